@@ -1,0 +1,79 @@
+"""The frame that every command shares: CONFIG key=value ..., --help, --dry-run, exit statuses."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from skelcore import config as configs
+from skelcore.errors import InputError, RunError
+
+C = TypeVar("C", bound=configs.Config)
+
+
+def run(argv: Sequence[str], cls: type[C], description: str, plan: Callable[[C], str], execute: Callable[[C], None],
+        section: tuple[str, ...] = (), default_file: str | None = None) -> int:
+    """Parse ``argv``, then plan or execute; returns the exit status.
+
+    0 success; 1 failure at run time; 2 bad configuration or input, said in one line; 130 interrupted.
+    A field may be written ``key=value`` or ``--key value [value ...]``.
+    """
+    if {"-h", "--help"} & set(argv):
+        print(f"{description}\n\nusage: CONFIG [key=value ...] [--dry-run]\n\nConfiguration:\n{configs.schema(cls)}")
+        return 0
+    try:
+        path, overrides, dry_run = _parse(argv, cls)
+        config = configs.load(cls, path or default_file, overrides, section)
+        if dry_run:
+            print(f"{configs.to_yaml(config)}\n{plan(config)}")
+            return 0
+        execute(config)
+        return 0
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception:
+        traceback.print_exc()
+        return 1
+
+
+def _parse(argv: Sequence[str], cls: type[configs.Config]) -> tuple[str | None, list[str], bool]:
+    """Split the arguments into the configuration file, the overrides, and whether to only plan."""
+    path: str | None = None
+    overrides: list[str] = []
+    dry_run = False
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
+        if word == "--dry-run":
+            dry_run = True
+        elif word.startswith("--"):
+            key, separator, value = word[2:].partition("=")
+            values = [value] if separator else []
+            while not separator and rest and not rest[0].startswith("--") and "=" not in rest[0]:
+                values.append(rest.pop(0))
+            if not values:
+                raise InputError(f"option {word} needs a value")
+            field = key.replace("-", "_")
+            plural = "[" in str(getattr(cls.model_fields.get(field), "annotation", "")) or len(values) > 1
+            overrides.append(f"{field}=[{', '.join(values)}]" if plural else f"{field}={values[0]}")
+        elif "=" in word:
+            overrides.append(word)
+        elif path is None:
+            path = word
+        else:
+            raise InputError(f"unexpected argument {word!r}: one configuration file, then key=value")
+    return path, overrides, dry_run

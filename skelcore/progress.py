@@ -1,0 +1,43 @@
+"""Progress: a bar with rate and ETA on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+
+class Progress:
+    """Counts units of work and shows rate, ETA and a few named figures."""
+
+    def __init__(self, total: int, unit: str, done: int = 0, every_seconds: float = 10.0) -> None:
+        self.total, self.unit, self.count = total, unit, done
+        self._initial, self._start, self._every, self._last = done, time.monotonic(), every_seconds, time.monotonic()
+        self._bar = tqdm(total=total, initial=done, unit=unit, dynamic_ncols=True) if sys.stderr.isatty() else None
+
+    def update(self, count: int = 1, **figures: str | float) -> None:
+        """Advance by ``count`` units and show ``figures`` beside the rate."""
+        self.count += count
+        shown = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in figures.items()}
+        if self._bar is not None:
+            self._bar.set_postfix(shown, refresh=False)
+            self._bar.update(count)
+        elif time.monotonic() - self._last >= self._every or self.count == self.total:
+            self._last = time.monotonic()
+            rate = (self.count - self._initial) / max(self._last - self._start, 1e-9)
+            left = (self.total - self.count) / rate if rate > 0 else float("inf")
+            extra = "".join(f", {name} {value}" for name, value in shown.items())
+            print(f"{self.count}/{self.total} {self.unit} ({rate:.3g} {self.unit}/s, ETA {left:.0f} s{extra})",
+                  file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,116 @@
+"""Store: random access to pose sequences, whatever file they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from skelcore.errors import InputError
+from skelcore.layouts import Layout
+from skelcore.sequence import PoseSequence
+
+
+class Store(Protocol):
+    """An indexed collection of pose sequences in one layout.
+
+    ``ids`` are unique; ``labels`` (n,) int64 index ``classes``, -1 = no label; ``groups`` name the video that a
+    sequence comes from (sequences of one video are never each other's negatives); ``splits`` maps a split's name to
+    the ids in it; ``channels`` is 2 or 3; ``fingerprint`` is a sha256 of the content.
+    """
+
+    layout: Layout
+    channels: int
+    ids: Sequence[str]
+    labels: np.ndarray
+    classes: Sequence[str]
+    groups: Sequence[str]
+    splits: dict[str, list[str]]
+    fingerprint: str
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> PoseSequence: ...
+
+
+def open_store(uri: str, layout: str | None = None) -> Store:
+    """Open a PYSKL pickle, a folder of NTU ``.skeleton`` files, or a folder, glob or URL of pose shards.
+
+    ``layout`` is only needed for pickles whose joint count does not tell it. Raises InputError for anything else.
+    """
+    from skelcore import annotations, shards
+
+    path = Path(uri)
+    if path.suffix in (".pkl", ".pickle") or (path.is_dir() and next(path.glob("*.skeleton"), None)):
+        return annotations.read(uri, layout)
+    if uri.endswith(".tar") or path.is_dir() or "*" in uri or "://" in uri:
+        return shards.read(uri)
+    if not path.exists():
+        raise InputError(f"data={uri}: no such file or folder")
+    raise InputError(f"data={uri}: expected a PYSKL pickle (.pkl), a folder of .skeleton files, or pose shards (.tar)")
+
+
+def indices_of(store: Store, split: str | None) -> np.ndarray:
+    """Positions (n,) of a split's sequences, in the store's order; all of them for None.
+
+    Raises InputError for an unknown split or for ids that the store lacks.
+    """
+    if split is None:
+        return np.arange(len(store))
+    if split not in store.splits:
+        raise InputError(f"no split {split!r} in the data; it has: {', '.join(store.splits) or 'none'}")
+    wanted = set(store.splits[split])
+    found = np.array([i for i, name in enumerate(store.ids) if name in wanted], np.int64)
+    if len(found) != len(wanted):
+        missing = sorted(wanted.difference(store.ids))
+        raise InputError(f"split {split!r} names {len(missing)} ids that the data lack, such as {missing[0]!r}")
+    return found
+
+
+@dataclass(frozen=True)
+class Subset:
+    """The part of a store at ``indices``, itself a store."""
+
+    store: Store
+    indices: np.ndarray
+
+    @property
+    def layout(self) -> Layout:
+        return self.store.layout
+
+    @property
+    def channels(self) -> int:
+        return self.store.channels
+
+    @property
+    def ids(self) -> Sequence[str]:
+        return [self.store.ids[i] for i in self.indices]
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.store.labels[self.indices]
+
+    @property
+    def classes(self) -> Sequence[str]:
+        return self.store.classes
+
+    @property
+    def groups(self) -> Sequence[str]:
+        return [self.store.groups[i] for i in self.indices]
+
+    @property
+    def splits(self) -> dict[str, list[str]]:
+        return {}
+
+    @property
+    def fingerprint(self) -> str:
+        return self.store.fingerprint
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> PoseSequence:
+        return self.store[int(self.indices[index])]
