@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TypeVar, get_args, get_origin
 
 from skelcore import config as configs
 from skelcore.errors import InputError, RunError
@@ -68,8 +69,8 @@ def _parse(argv: Sequence[str], cls: type[configs.Config]) -> tuple[str | None, 
             if not values:
                 raise InputError(f"option {word} needs a value")
             field = key.replace("-", "_")
-            plural = "[" in str(getattr(cls.model_fields.get(field), "annotation", "")) or len(values) > 1
-            overrides.append(f"{field}=[{', '.join(values)}]" if plural else f"{field}={values[0]}")
+            plural = len(values) > 1 or (_is_list(cls, field) and not values[0].startswith("["))
+            overrides.append(f"{field}=[{', '.join(map(_quote, values))}]" if plural else f"{field}={values[0]}")
         elif "=" in word:
             overrides.append(word)
         elif path is None:
@@ -77,3 +78,15 @@ def _parse(argv: Sequence[str], cls: type[configs.Config]) -> tuple[str | None, 
         else:
             raise InputError(f"unexpected argument {word!r}: one configuration file, then key=value")
     return path, overrides, dry_run
+
+
+def _quote(value: str) -> str:
+    """A word as a YAML flow item: numbers stay numbers, and no comma or colon in a text splits it."""
+    return value if value.replace(".", "", 1).lstrip("-").isdigit() else json.dumps(value)
+
+
+def _is_list(cls: type[configs.Config], field: str) -> bool:
+    """Whether a field holds several values, so that one on the command line stands for a list of one."""
+    annotation = cls.model_fields[field].annotation if field in cls.model_fields else None
+    kinds = (annotation, *get_args(annotation))  # the second for unions such as list[int] | None
+    return any((get_origin(kind) or kind) in (list, tuple, set, frozenset) for kind in kinds)

@@ -76,7 +76,9 @@ def schema(cls: type[Config], prefix: str = "") -> str:
     return "\n".join(lines)
 
 
-def _read(path: Path, section: tuple[str, ...] = ()) -> dict[str, Any]:
+def _read(path: Path, section: tuple[str, ...] = (), seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise InputError(f"{path}: `base:` leads back to this file")
     try:
         values = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:
@@ -93,7 +95,11 @@ def _read(path: Path, section: tuple[str, ...] = ()) -> dict[str, Any]:
     if section and isinstance(inner, dict):
         values = inner
     base = values.pop("base", None)
-    return _merge(_read(path.parent / base, section), values) if base is not None else values
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise InputError(f"{path}: `base:` must name a file")
+    return _merge(_read(path.parent / base, section, (*seen, path.resolve())), values)
 
 
 def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +122,7 @@ def _override(values: dict[str, Any], override: str) -> None:
     try:
         values[last] = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise InputError(f"override {override!r}: the value is not valid YAML") from None
+        raise InputError(f"override {override!r}: the value is not valid YAML; quote it: {key}='\"...\"'") from None
 
 
 def _nested(annotation: Any) -> type[Config] | None:
@@ -134,7 +140,7 @@ def _explain(cls: type[Config], detail: Any) -> str:
     owner: type[Config] | None = cls
     for part in location[:-1]:
         field = owner.model_fields.get(part) if owner else None
-        owner = _nested(field.annotation) if field else None
+        owner = _nested(field.annotation) if field else owner  # a position in a list or a key of a dict
     near = get_close_matches(location[-1], owner.model_fields if owner else [], 1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else "; see --help for the known keys"
     return f"unknown key {key!r}{hint}"

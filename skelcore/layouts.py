@@ -34,7 +34,10 @@ class Layout:
             object.__setattr__(self, "bones", self.edges)
         for outer, inner in (*self.edges, *self.bones, (self.centre, self.centre)):
             if not (0 <= outer < len(self.joints) and 0 <= inner < len(self.joints)):
-                raise InputError(f"layout {self.name}: pair ({outer}, {inner}) names a joint beyond its {len(self.joints)}")
+                raise InputError(f"layout {self.name}: pair ({outer}, {inner}) names a joint beyond its "
+                                 f"{len(self.joints)}")
+        if len(set(self.joints)) != len(self.joints):
+            raise InputError(f"layout {self.name}: two joints have the same name")
 
     def __len__(self) -> int:
         return len(self.joints)
@@ -47,10 +50,10 @@ class Layout:
 
     def index(self, *joints: str) -> list[int]:
         """Positions of the named joints; raises InputError for a joint that the layout lacks."""
-        try:
-            return [self.joints.index(joint) for joint in joints]
-        except ValueError as error:
-            raise InputError(f"layout {self.name} has no such joint: {error}") from None
+        lacking = [joint for joint in joints if joint not in self.joints]
+        if lacking:
+            raise InputError(f"layout {self.name} has no joint {lacking[0]!r}; it has: {', '.join(self.joints)}")
+        return [self.joints.index(joint) for joint in joints]
 
     def matrix_to(self, target: Layout) -> np.ndarray:
         """Weights (V_target, V_self) whose rows average the joints that make up each joint of ``target``.
@@ -108,6 +111,8 @@ def _hand21() -> Layout:
 
 _COCO = ("nose", *_sides("eye", "ear", "shoulder", "elbow", "wrist", "hip", "knee", "ankle"))
 _ARM, _LEG = ("shoulder", "elbow", "wrist"), ("hip", "knee", "ankle")
+_KINECT_V2 = ((0, 1), (1, 20), (2, 20), (3, 2), (4, 20), (5, 4), (6, 5), (7, 6), (8, 20), (9, 8), (10, 9), (11, 10),
+              (12, 0), (13, 12), (14, 13), (15, 14), (16, 0), (17, 16), (18, 17), (19, 18))
 
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
@@ -127,12 +132,8 @@ LAYOUTS: dict[str, Layout] = {
             ("pelvis", "spine", "neck", "head", *_one_side("left", *_ARM, "hand"), *_one_side("right", *_ARM, "hand"),
              *_one_side("left", *_LEG, "foot"), *_one_side("right", *_LEG, "foot"), "upper_spine",
              "left_hand_tip", "left_thumb", "right_hand_tip", "right_thumb"),
-            edges=((0, 1), (1, 20), (2, 20), (3, 2), (4, 20), (5, 4), (6, 5), (7, 6), (8, 20), (9, 8), (10, 9), (11, 10),
-                   (12, 0), (13, 12), (14, 13), (15, 14), (16, 0), (17, 16), (18, 17), (19, 18), (21, 7), (22, 7),
-                   (23, 11), (24, 11)),
-            bones=((0, 1), (1, 20), (2, 20), (3, 2), (4, 20), (5, 4), (6, 5), (7, 6), (8, 20), (9, 8), (10, 9), (11, 10),
-                   (12, 0), (13, 12), (14, 13), (15, 14), (16, 0), (17, 16), (18, 17), (19, 18), (21, 22), (22, 7),
-                   (23, 24), (24, 11)),
+            edges=(*_KINECT_V2, (21, 7), (22, 7), (23, 11), (24, 11)),
+            bones=(*_KINECT_V2, (21, 22), (22, 7), (23, 24), (24, 11)),
             centre=20,
         ),
         Layout(
@@ -162,8 +163,8 @@ LAYOUTS: dict[str, Layout] = {
         ),
         Layout(
             "jhmdb15",
-            ("neck", "spine", "head", *(f"{side}_{part}" for part in ("shoulder", "hip", "elbow", "knee", "wrist", "ankle")
-                                        for side in ("right", "left"))),
+            ("neck", "spine", "head", "right_shoulder", "left_shoulder", "right_hip", "left_hip", "right_elbow",
+             "left_elbow", "right_knee", "left_knee", "right_wrist", "left_wrist", "right_ankle", "left_ankle"),
             edges=((1, 0), (2, 0), (3, 0), (4, 0), (5, 1), (6, 1), (7, 3), (8, 4), (9, 5), (10, 6), (11, 7), (12, 8),
                    (13, 9), (14, 10)),
             centre=0,
@@ -172,7 +173,8 @@ LAYOUTS: dict[str, Layout] = {
             "mediapipe33",
             ("nose", "left_eye_inner", "left_eye", "left_eye_outer", "right_eye_inner", "right_eye", "right_eye_outer",
              "left_ear", "right_ear", "left_mouth", "right_mouth",
-             *_sides("shoulder", "elbow", "wrist", "pinky", "index", "thumb", "hip", "knee", "ankle", "heel", "foot_index")),
+             *_sides("shoulder", "elbow", "wrist", "pinky", "index", "thumb", "hip", "knee", "ankle", "heel",
+                     "foot_index")),
             edges=((1, 0), (2, 1), (3, 2), (7, 3), (4, 0), (5, 4), (6, 5), (8, 6), (9, 0), (10, 0), (11, 0), (12, 0),
                    (13, 11), (14, 12), (15, 13), (16, 14), (17, 15), (19, 15), (21, 15), (18, 16), (20, 16), (22, 16),
                    (23, 11), (24, 12), (25, 23), (26, 24), (27, 25), (28, 26), (29, 27), (30, 28), (31, 27), (32, 28)),

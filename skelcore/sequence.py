@@ -11,7 +11,7 @@ from skelcore.errors import InputError
 from skelcore.layouts import Layout
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PoseSequence:
     """The poses of M persons over T frames.
 

@@ -22,14 +22,29 @@ class Store(Protocol):
     the ids in it; ``channels`` is 2 or 3; ``fingerprint`` is a sha256 of the content.
     """
 
-    layout: Layout
-    channels: int
-    ids: Sequence[str]
-    labels: np.ndarray
-    classes: Sequence[str]
-    groups: Sequence[str]
-    splits: dict[str, list[str]]
-    fingerprint: str
+    @property
+    def layout(self) -> Layout: ...
+
+    @property
+    def channels(self) -> int: ...
+
+    @property
+    def ids(self) -> Sequence[str]: ...
+
+    @property
+    def labels(self) -> np.ndarray: ...
+
+    @property
+    def classes(self) -> Sequence[str]: ...
+
+    @property
+    def groups(self) -> Sequence[str]: ...
+
+    @property
+    def splits(self) -> dict[str, list[str]]: ...
+
+    @property
+    def fingerprint(self) -> str: ...
 
     def __len__(self) -> int: ...
 

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import pytest
+
+from skelcore import command, config
+from skelcore.errors import InputError, RunError
+
+
+class Job(config.Config):
+    data: str = "none"
+    checkpoint: str | None = None
+    k_shot: tuple[int, ...] = (1,)
+    names: list[str] | None = None
+    mode: Literal["fast", "slow"] = "fast"
+    limit: int | None = None
+
+
+def run(*argv: str, execute: Callable[[Job], None] | None = None) -> tuple[int, list[Job]]:
+    seen: list[Job] = []
+    status = command.run(argv, Job, "Does things.", lambda job: f"plan for {job.data}", execute or seen.append)
+    return status, seen
+
+
+@pytest.mark.parametrize(("argv", "expected"), [
+    (["--k-shot", "1", "5", "10", "checkpoint=x"], {"k_shot": (1, 5, 10), "checkpoint": "x"}),
+    (["--k-shot", "5", "--data", "a b.pkl"], {"k_shot": (5,), "data": "a b.pkl"}),
+    (["--k-shot=5"], {"k_shot": (5,)}),
+    (["--k-shot=[1, 5]"], {"k_shot": (1, 5)}),
+    (["--k_shot", "2", "3"], {"k_shot": (2, 3)}),
+    (["--names", "one"], {"names": ["one"]}),
+    (["--names", "a, b", "c: d"], {"names": ["a, b", "c: d"]}),
+    (["--mode", "slow"], {"mode": "slow"}),
+    (["--limit", "3"], {"limit": 3}),
+    (["k_shot=[7]", "data=s3://bucket/*.tar"], {"k_shot": (7,), "data": "s3://bucket/*.tar"}),
+])
+def test_arguments(argv: list[str], expected: dict[str, object]) -> None:
+    status, (job,) = run(*argv)
+    assert status == 0
+    assert {key: getattr(job, key) for key in expected} == expected
+
+
+def test_file_then_overrides(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text("data: file\nlimit: 1\n")
+    status, (job,) = run("limit=2", str(path))
+    assert status == 0 and job.data == "file" and job.limit == 2
+    assert run(str(path), "another.yaml") == (2, [])
+    assert "unexpected argument 'another.yaml'" in capsys.readouterr().err
+
+
+def test_default_file_is_read_when_none_is_named(tmp_path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text("data: default\n")
+    seen: list[Job] = []
+    assert command.run([], Job, "", str, seen.append, default_file=str(path)) == 0
+    assert seen[0].data == "default"
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_shows_the_schema_and_runs_nothing(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("gone.yaml", flag) == (0, [])
+    shown = capsys.readouterr().out
+    assert "Does things." in shown and "k_shot:" in shown
+
+
+def test_dry_run_shows_configuration_and_plan_and_runs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--dry-run", "data=x", "limit=4") == (0, [])
+    shown = capsys.readouterr().out
+    assert "limit: 4" in shown and "plan for x" in shown
+
+
+@pytest.mark.parametrize(("argv", "said"), [
+    (["--k-shott", "1"], "did you mean 'k_shot'"),
+    (["limit=few"], "limit"),
+    (["--mode", "medium"], "'fast' or 'slow'"),
+    (["--limit"], "option --limit needs a value"),
+    (["gone.yaml"], "gone.yaml: cannot read"),
+])
+def test_bad_input_is_one_line_and_status_2(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*argv) == (2, [])
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and said in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("raised", "status", "said"), [
+    (InputError("x.pkl: no"), 2, "error: x.pkl: no\n"),
+    (RunError("disk full"), 1, "failed: disk full\n"),
+    (KeyboardInterrupt(), 130, "interrupted\n"),
+])
+def test_failures_have_their_status(raised: BaseException, status: int, said: str,
+                                    capsys: pytest.CaptureFixture[str]) -> None:
+    def execute(job: Job) -> None:
+        raise raised
+
+    assert run(execute=execute) == (status, [])
+    assert capsys.readouterr().err == said
+
+
+def test_an_unforeseen_failure_shows_its_traceback_and_status_1(capsys: pytest.CaptureFixture[str]) -> None:
+    def execute(job: Job) -> None:
+        raise ZeroDivisionError("surprise")
+
+    assert run(execute=execute) == (1, [])
+    error = capsys.readouterr().err
+    assert "Traceback" in error and "surprise" in error

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from pydantic import Field
+
+from skelcore import config
+from skelcore.errors import InputError
+
+
+class Optimiser(config.Config):
+    rate: float = Field(0.1, description="learning rate")
+    name: Literal["sgd", "adamw"] = "sgd"
+
+
+class Source(config.Config):
+    path: str
+    limit: int | None = None
+
+
+class Job(config.Config):
+    data: str = Field(description="what to read")
+    epochs: int = 10
+    optimiser: Optimiser = Optimiser()
+    sources: list[Source] = Field(default_factory=list)
+    shots: tuple[int, ...] = (1, 5)
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def fails(*args: object, **kwargs: object) -> str:
+    with pytest.raises(InputError) as caught:
+        config.load(Job, *args, **kwargs)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.yaml", "data: x.pkl\nepochs: 3\noptimiser: {rate: 0.2}\n")
+    job = config.load(Job, path, ["epochs=7", "optimiser.name=adamw", "shots=[2, 3]"])
+    assert (job.data, job.epochs, job.shots) == ("x.pkl", 7, (2, 3))
+    assert (job.optimiser.rate, job.optimiser.name) == (0.2, "adamw")
+
+
+def test_an_exponent_without_a_point_is_a_number() -> None:
+    assert config.load(Job, None, ["data=x", "optimiser.rate=1e-3"]).optimiser.rate == 1e-3
+
+
+def test_base_is_relative_to_its_file_and_nests(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    write(tmp_path, "root.yaml", "data: root\nepochs: 1\noptimiser: {rate: 0.5, name: adamw}\n")
+    write(tmp_path, "mid.yaml", "base: root.yaml\nepochs: 2\n")
+    top = write(tmp_path / "deep", "top.yaml", "base: ../mid.yaml\noptimiser: {rate: 0.25}\n")
+    job = config.load(Job, top)
+    assert (job.data, job.epochs, job.optimiser.rate, job.optimiser.name) == ("root", 2, 0.25, "adamw")
+
+
+def test_base_that_leads_back_or_is_no_name_is_an_error(tmp_path: Path) -> None:
+    write(tmp_path, "a.yaml", "base: b.yaml\ndata: x\n")
+    write(tmp_path, "b.yaml", "base: a.yaml\n")
+    assert "leads back" in fails(tmp_path / "a.yaml")
+    assert "must name a file" in fails(write(tmp_path, "c.yaml", "base: 5\n"))
+    assert "gone.yaml" in fails(write(tmp_path, "d.yaml", "base: gone.yaml\n"))
+
+
+def test_section_is_used_where_the_file_has_it(tmp_path: Path) -> None:
+    cluster = write(tmp_path, "cluster.yaml", "max_workers: 3\nmetadata:\n  job: {data: here, epochs: 4}\n")
+    assert config.load(Job, cluster, section=("metadata", "job")).epochs == 4
+    plain = write(tmp_path, "plain.yaml", "data: there\n")
+    assert config.load(Job, plain, section=("metadata", "job")).data == "there"
+
+
+@pytest.mark.parametrize(("override", "said"), [
+    ("epoch=3", "did you mean 'epochs'"),
+    ("optimiser.rat=3", "unknown key 'optimiser.rat'; did you mean 'rate'"),
+    ("sources=[{pathe: x}]", "did you mean 'path'"),
+    ("zzzzzz=3", "see --help"),
+    ("epochs=many", "epochs: "),
+    ("optimiser.name=adam", "'sgd' or 'adamw'"),
+    ("epochs", "must read key=value"),
+    ("=3", "must read key=value"),
+    ("data=*.tar", "not valid YAML; quote it"),
+])
+def test_wrong_overrides_are_explained(override: str, said: str) -> None:
+    assert said in fails(None, ["data=x", override])
+
+
+def test_missing_value_names_the_field() -> None:
+    assert "data: field required" in fails(None, [])
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("data: [1\n", "not valid YAML"),
+    ("- 1\n- 2\n", "top level"),
+    ("data: x\nepochs: 1\nepochz: 2\n", "unknown key 'epochz'; did you mean 'epochs'"),
+    ("data: !!python/object/apply:os.system ['true']\n", "not valid YAML"),
+])
+def test_wrong_files_are_explained(tmp_path: Path, text: str, said: str) -> None:
+    path = write(tmp_path, "a.yaml", text)
+    message = fails(path)
+    assert said in message and message.startswith(str(path))
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    assert "gone.yaml: cannot read" in fails(tmp_path / "gone.yaml")
+    assert "cannot read" in fails(tmp_path)
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x80")
+    assert "not valid YAML" in fails(tmp_path / "binary.yaml")
+
+
+def test_resolved_yaml_reads_back_equal_and_digest_tells_changes_apart(tmp_path: Path) -> None:
+    job = config.load(Job, None, ["data=x", "sources=[{path: a, limit: 2}]", "optimiser.rate=0.3"])
+    again = config.load(Job, write(tmp_path, "r.yaml", config.to_yaml(job)))
+    assert again == job and config.digest(again) == config.digest(job)
+    other = job.model_copy(update={"epochs": 11})
+    assert config.digest(other) != config.digest(job)
+    assert config.digest(other, {"epochs"}) == config.digest(job, {"epochs"})
+
+
+def test_schema_lists_nested_keys_with_defaults() -> None:
+    text = config.schema(Job)
+    for line in ("data: str = required", "what to read", "epochs: int = 10", "optimiser.rate: float = 0.1",
+                 "learning rate", "'adamw'"):
+        assert line in text
