@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -56,9 +60,27 @@ class Estimator(Protocol):
 
 
 def build(name: str, layout: str = "coco17") -> Estimator:
-    """The estimator of that name, answering in ``layout``; raises InputError for an unknown name."""
+    """The estimator of that name, answering in ``layout``; raises InputError for an unknown name.
+
+    ``module:Class`` names an estimator of the user's own, found from the current folder and called with the layout.
+    """
+    if ":" in name:
+        return _imported(name)(layout)
     if name != "blazepose":
-        raise InputError(f"estimator={name}: unknown; known: blazepose")
+        raise InputError(f"estimator={name}: unknown; known: blazepose, or module:Class for your own")
     from harvest.estimators.blazepose import BlazePose
 
     return BlazePose(layout)
+
+
+def _imported(name: str) -> Callable[[str], Estimator]:
+    module, _, attribute = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"estimator={name}: {error}") from None
+    if not callable(found):
+        raise InputError(f"estimator={name}: not a class or function")
+    return found
