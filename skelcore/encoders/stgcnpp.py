@@ -1,0 +1,149 @@
+"""ST-GCN++: Duan, Wang, Chen, Lin, "PYSKL: Towards Good Practices for Skeleton Action Recognition", 2022.
+
+Ten blocks, each a graph convolution over three learned adjacency matrices A_k,
+``y = relu(BN(sum_k W_k x A_k) + down(x))``, then a multi-branch temporal convolution (dilations 1 to 4, max pool,
+pointwise), each with a residual connection. Outputs equal the reference's; the arithmetic is arranged for speed:
+
+* Activations are (1, C, T, P V) for P persons in all: with the batch inside the width, channel slices and temporal
+  shifts are contiguous, and each pointwise convolution is one large matrix product.
+* The graph product comes before the pointwise convolution, whose sum over k then happens inside the product.
+* The six pointwise convolutions that open the temporal branches are one.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skelcore.encoders.encoder import Encoder
+from skelcore.encoders.graph import spatial_subsets
+from skelcore.layouts import Layout
+
+DILATIONS = (1, 2, 3, 4)
+BRANCHES = len(DILATIONS) + 2  # and max pool, pointwise
+
+
+class Pointwise(nn.Conv2d):
+    """A 1 x 1 convolution of (1, C, T, W) as one matrix product, strided in time."""
+
+    bias: nn.Parameter
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__(inputs, outputs, 1, (stride, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x[:, :, :: self.stride[0]]
+        y = torch.addmm(self.bias[:, None], self.weight.flatten(1), x.reshape(x.shape[1], -1))
+        return y.view(1, -1, *x.shape[2:])
+
+
+class GraphConv(nn.Module):
+    """relu(BN(sum_k W_k x A_k) + down(x)) on (1, C, T, P V)."""
+
+    def __init__(self, inputs: int, outputs: int, adjacency: Tensor) -> None:
+        super().__init__()
+        self.adjacency = nn.Parameter(adjacency.clone())
+        self.conv = Pointwise(inputs, outputs * len(adjacency))
+        self.bn = nn.BatchNorm2d(outputs)
+        self.down = _projection(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        subsets, joints, _ = self.adjacency.shape
+        channels, frames = x.shape[1:3]
+        spread = x.reshape(1, -1, joints).expand(subsets, -1, -1) @ self.adjacency
+        weight = self.conv.weight.view(subsets, -1, channels).transpose(0, 1).reshape(-1, subsets * channels)
+        y = (weight @ spread.view(subsets * channels, -1)).view(1, len(weight), frames, -1)
+        # W_k (x A_k) lacks the bias that (W_k x + b_k) A_k has: b_k times the column sums of A_k.
+        bias = torch.einsum("kc,kuw->cw", self.conv.bias.view(subsets, -1), self.adjacency)
+        y.view(1, -1, frames, y.shape[3] // joints, joints).add_(bias[:, None, None])
+        return F.relu_(self.bn(y).add_(self.down(x)))
+
+
+class TemporalConv(nn.Module):
+    """Six branches over time, concatenated, and one pointwise convolution over them, on (1, C, T, P V)."""
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        narrow = channels // BRANCHES
+        self.widths = [channels - narrow * (BRANCHES - 1)] + [narrow] * (BRANCHES - 1)
+        self.stride = stride
+        self.reduce = Pointwise(channels, channels)
+        self.reduce_bn = nn.BatchNorm2d(channels - narrow)
+        self.dilated = nn.ModuleList(nn.Conv2d(width, width, (3, 1), (stride, 1), (dilation, 0), (dilation, 1))
+                                     for width, dilation in zip(self.widths, DILATIONS, strict=False))
+        self.fuse_bn = nn.BatchNorm2d(channels)
+        self.fuse = Pointwise(channels, channels)
+        self.bn = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        activated, plain = self.reduce(x).split([sum(self.widths[:-1]), self.widths[-1]], 1)
+        *dilated, pooled = F.relu_(self.reduce_bn(activated)).split(self.widths[:-1], 1)
+        branches = [conv(part) for conv, part in zip(self.dilated, dilated, strict=True)]
+        branches += [F.max_pool2d(pooled, (3, 1), (self.stride, 1), (1, 0)), plain[:, :, :: self.stride]]
+        return self.bn(self.fuse(F.relu_(self.fuse_bn(torch.cat(branches, 1)))))
+
+
+class Block(nn.Module):
+    """Graph, then time, with a residual connection: (1, C, T, P V) -> (1, C', T / stride, P V)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, adjacency: Tensor, residual: bool) -> None:
+        super().__init__()
+        self.graph, self.time = GraphConv(inputs, outputs, adjacency), TemporalConv(outputs, stride)
+        same = inputs == outputs and stride == 1
+        self.residual = None if not residual else nn.Identity() if same else _projection(inputs, outputs, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.time(self.graph(x))
+        return F.relu_(y if self.residual is None else y.add_(self.residual(x)))
+
+
+class STGCNpp(Encoder):
+    """The encoder: (N, M, T, V, C) -> (N, M, 4 width, ceil(ceil(T / 2) / 2), V)."""
+
+    name = "stgcn++"
+
+    def __init__(self, layout: Layout, in_channels: int = 3, width: int = 64) -> None:
+        super().__init__(layout, in_channels, width)
+        self.dim = 4 * width
+        self.data_bn = nn.BatchNorm1d(in_channels * len(layout))
+        adjacency = torch.from_numpy(spatial_subsets(layout))
+        outputs = [width] * 4 + [2 * width] * 3 + [4 * width] * 3
+        self.blocks = nn.Sequential(*(
+            Block(before, after, 1 if i == 0 or before == after else 2, adjacency, residual=i > 0)
+            for i, (before, after) in enumerate(zip([in_channels, *outputs], outputs, strict=False))))
+
+    def features(self, x: Tensor) -> Tensor:
+        self.check(x)
+        clips, persons, frames, joints, channels = x.shape
+        x = self.data_bn(x.reshape(-1, frames, joints * channels).transpose(1, 2))
+        x = x.view(-1, joints, channels, frames).permute(2, 3, 0, 1).reshape(1, channels, frames, -1)
+        y: Tensor = self.blocks(x)
+        return y.view(self.dim, -1, clips, persons, joints).permute(2, 3, 0, 1, 4)
+
+    def pyskl_keys(self) -> dict[str, list[str]]:
+        return {key: _pyskl_keys(key) for key in self.state_dict()}
+
+
+def _projection(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(Pointwise(inputs, outputs, stride), nn.BatchNorm2d(outputs))
+
+
+def _pyskl_keys(key: str) -> list[str]:
+    if key.startswith("data_bn."):
+        return [key]
+    _, block, part, *rest = key.split(".")
+    tail, start = ".".join(rest[1:]), f"gcn.{block}"
+    if part == "graph":
+        return [f"{start}.gcn.{'A' if rest == ['adjacency'] else '.'.join(rest)}"]
+    if part == "residual":
+        return [f"{start}.residual.{'conv' if rest[0] == '0' else 'bn'}.{tail}"]
+    branches = [f"{start}.tcn.branches.{i}" for i in range(BRANCHES)]
+    return {
+        "reduce": [*(f"{branch}.0.{tail}" for branch in branches[:-1]), f"{branches[-1]}.{tail}"],
+        "reduce_bn": [f"{branch}.1.{tail}" for branch in branches[:-1]],
+        "dilated": [f"{start}.tcn.branches.{'.3.conv.'.join(rest[1:])}"],
+        "fuse_bn": [f"{start}.tcn.transform.0.{tail}"],
+        "fuse": [f"{start}.tcn.transform.2.{tail}"],
+        "bn": [f"{start}.tcn.bn.{tail}"],
+    }[rest[0]]
