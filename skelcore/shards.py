@@ -1,0 +1,197 @@
+"""Pose shards: write them, verify them, and read sets of them as a store with random access.
+
+A shard is NAME.tar (see ``shard_format``) with NAME.index.npz and NAME.manifest.json beside it. Each appears whole or
+not at all, the manifest last; readers trust only tars that have one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, cast
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from skelcore import shard_format, shard_index, ustar
+from skelcore.errors import InputError, RunError
+from skelcore.files import atomic
+from skelcore.shard_format import Block
+from skelcore.shard_index import Manifest
+from skelcore.shard_store import Shard, ShardStore
+
+__all__ = ["Block", "Manifest", "ShardStore", "read", "stream", "verify", "write"]
+
+logger = logging.getLogger(__name__)
+_CHUNK = 1 << 20
+_NO_MANIFEST = "no manifest beside it, so its writer did not finish"
+
+
+def write(path: str | Path, blocks: Iterable[Block]) -> Manifest:
+    """Write a shard and its sidecars; the same blocks in any order give the same bytes.
+
+    Raises InputError for a name without ``.tar``, for a key that occurs twice, for blocks in different layouts, and
+    for what ``shard_format.encode`` refuses; nothing is written then.
+    """
+    path = Path(path)
+    if path.suffix != ".tar":
+        raise InputError(f"{path}: a shard's name ends in .tar")
+    members: dict[str, bytes] = {}
+    layout = None
+    for block in blocks:
+        names = shard_format.member_names(block.key)
+        if names[0] in members:
+            raise InputError(f"{path}: key {block.key!r} occurs twice")
+        members.update(zip(names, shard_format.encode(block), strict=True))
+        if layout not in (None, block.sequences[0].layout.name):
+            raise InputError(f"{path}: layouts {layout} and {block.sequences[0].layout.name} in one shard")
+        layout = block.sequences[0].layout.name
+    index_path, manifest_path = Path(_index(path)), Path(_manifest(path))
+    with atomic(path) as file:
+        hashed = _Hashed(file)
+        ustar.write(cast(IO[bytes], hashed), sorted(members.items()))
+        sha256, size = hashed.sha256.hexdigest(), file.tell()
+        # An older shard of that name loses its manifest before its tar, or the old one would vouch for the new tar.
+        if manifest_path.exists() and sha256.encode() not in manifest_path.read_bytes():
+            manifest_path.unlink()
+    with path.open("rb") as written:
+        index = shard_index.scan(written, str(path), size, sha256)
+    manifest = Manifest(schema_version=shard_format.SCHEMA, sha256=sha256, bytes=size, blocks=len(index.key),
+                        tracks=len(index.block), frames=int((index.frames.astype("i8") * index.persons).sum()),
+                        layout=layout)
+    with atomic(index_path) as file:
+        index.save(file)
+    with atomic(manifest_path) as file:
+        file.write(manifest.model_dump_json(indent=1).encode())
+    return manifest
+
+
+def read(uri: str | Path) -> ShardStore:
+    """Open a shard, or all shards of a folder or glob, on this machine or at any fsspec URL.
+
+    Local tars are memory-mapped. Remote ones are first fetched into the user's cache (``$SKELSHOT_CACHE``), checked
+    against their manifests and named by content, so each is fetched once; ``stream`` reads them without a copy.
+    Raises InputError when there is no trusted shard, when a shard named by itself has no manifest, and for a tar that
+    is truncated.
+    """
+    files, paths, ignored = _find(str(uri))
+    local = isinstance(files, LocalFileSystem)
+    return ShardStore([_open(path if local else _fetch(files, path)) for path in paths], ignored)
+
+
+def stream(uri: str | Path) -> Iterator[Block]:
+    """The blocks of a shard, folder or glob at a path or URL, front to back, one block in memory at a time.
+
+    Raises what ``read`` raises, and InputError at a block that departs from the format.
+    """
+    files, paths, _ = _find(str(uri))
+    for path in paths:
+        manifest = shard_index.parse_manifest(files.cat_file(_manifest(path)), _manifest(path))
+        with files.open(path, "rb") as file:
+            for entry in shard_format.walk(file, path, manifest.bytes):
+                yield shard_format.decode(entry)
+
+
+def verify(path: str | Path) -> Manifest:
+    """Read all of a local shard; raises InputError unless its bytes and counts are those of its manifest."""
+    manifest = _open(str(path)).manifest
+    with open(path, "rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != manifest.sha256:
+            raise InputError(f"{path}: damaged: its sha256 is not the manifest's; fetch or harvest the shard again")
+        file.seek(0)
+        index = shard_index.scan(file, str(path), manifest.bytes, manifest.sha256)
+    if not index.fits(manifest):
+        raise InputError(f"{path}: its manifest counts other blocks, tracks or frames; harvest the shard again")
+    return manifest
+
+
+def _find(uri: str) -> tuple[fsspec.AbstractFileSystem, list[str], dict[str, str]]:
+    """The file system, the trusted tars in it by name, and why others are not trusted."""
+    try:
+        files, root = fsspec.core.url_to_fs(uri)
+    except (ValueError, ImportError) as error:
+        raise InputError(f"data={uri}: {error}") from None
+    found = []
+    try:
+        if files.isfile(root):
+            found = [root]
+        elif files.isdir(root):
+            found = [path for path in files.ls(root, detail=False) if path.endswith(".tar")]
+        elif fsspec.core.has_magic(root):
+            found = [path for path in files.glob(root) if path.endswith(".tar")]
+        trusted = [path for path in sorted(found) if files.exists(_manifest(path))]
+    except OSError as error:
+        raise RunError(f"data={uri}: cannot be listed: {error}") from None
+    ignored = {path: _NO_MANIFEST for path in sorted(set(found).difference(trusted))}
+    if not trusted:
+        raise InputError(f"data={uri}: no pose shard (NAME.tar with NAME.manifest.json) is there"
+                         + "".join(f"; {path} has {why}" for path, why in list(ignored.items())[:1]))
+    for path, why in ignored.items():
+        logger.warning("%s is ignored: %s", path, why)
+    return files, trusted, ignored
+
+
+def _open(path: str) -> Shard:
+    tar = Path(path)
+    try:
+        manifest = shard_index.parse_manifest(Path(_manifest(path)).read_bytes(), _manifest(path))
+        size = tar.stat().st_size
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename}: no such file; a shard is NAME.tar with NAME.manifest.json") from None
+    if size != manifest.bytes:
+        raise InputError(f"{path}: {size} bytes, but its manifest says {manifest.bytes}: truncated or replaced; "
+                         "fetch or harvest the shard again")
+    return Shard(tar, manifest, shard_index.load(Path(_index(path)), tar, manifest))
+
+
+def _fetch(files: fsspec.AbstractFileSystem, path: str) -> str:
+    """The path of a remote shard's copy in the cache."""
+    content = files.cat_file(_manifest(path))
+    manifest = shard_index.parse_manifest(content, _manifest(path))
+    copy = _cache_folder() / "shards" / f"{manifest.sha256}.tar"
+    if Path(_manifest(copy)).exists() and copy.exists() and copy.stat().st_size == manifest.bytes:
+        return str(copy)
+    logger.info("fetching %s (%.1f MB) to %s", path, manifest.bytes / 1e6, copy)
+    try:
+        with atomic(copy) as target, files.open(path, "rb") as source:
+            hashed = _Hashed(target)
+            while chunk := source.read(_CHUNK):
+                hashed.write(chunk)
+            if hashed.sha256.hexdigest() != manifest.sha256:
+                raise InputError(f"{path}: truncated or damaged: its sha256 is not the manifest's; upload it again")
+        if files.exists(_index(path)):
+            with atomic(_index(copy)) as target:
+                target.write(files.cat_file(_index(path)))
+        with atomic(_manifest(copy)) as target:
+            target.write(content)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be fetched to {copy}: {error}") from None
+    return str(copy)
+
+
+def _cache_folder() -> Path:
+    if own := os.environ.get("SKELSHOT_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skelshot"
+
+
+def _index(tar: str | Path) -> str:
+    return str(tar).removesuffix(".tar") + ".index.npz"
+
+
+def _manifest(tar: str | Path) -> str:
+    return str(tar).removesuffix(".tar") + ".manifest.json"
+
+
+class _Hashed:
+    """A file being written, and the sha256 of what went into it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.sha256, self.tell = file, hashlib.sha256(), file.tell
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        return self._file.write(data)

@@ -1,0 +1,93 @@
+"""Stores: labels, splits, groups and O(1) access over several shards, and what open_store accepts."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from skelcore import layouts, shards
+from skelcore.errors import InputError
+from skelcore.sequence import PoseSequence
+from skelcore.shards import Block
+from skelcore.store import Subset, indices_of, open_store
+
+COCO = layouts.get("coco17")
+
+
+def video(key: str, tracks: int, source: dict, layout=COCO, quality=None) -> Block:
+    poses = [PoseSequence(np.full((1, 3 + i, len(layout), 2), 10.0 + i), np.ones((1, 3 + i, len(layout))), layout,
+                          (100, 200), 10.0, meta={"start": float(i)}) for i in range(tracks)]
+    return Block(key, poses, quality or [{"area": float(i)} for i in range(tracks)], source, {})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    labelled = {"label": "wave", "split": "train"}
+    shards.write(tmp_path / "00.tar", [video("b", 2, labelled), video("a", 1, {"label": "bow"})])
+    shards.write(tmp_path / "01.tar", [])
+    shards.write(tmp_path / "02.tar", [video("c", 3, {"split": "test"}, quality=[{"blur": 2}, {}, {"area": True}]),
+                                       video("d", 1, labelled)])
+    return tmp_path
+
+
+def test_tables_over_several_shards(folder):
+    store = open_store(str(folder))
+    assert list(store.ids) == ["a/0000", "b/0000", "b/0001", "c/0000", "c/0001", "c/0002", "d/0000"]
+    assert list(store.groups) == ["a", "b", "b", "c", "c", "c", "d"]
+    assert store.classes == ["bow", "wave"]
+    assert store.labels.tolist() == [0, 1, 1, -1, -1, -1, 1] and store.labels.dtype == np.int64
+    assert store.splits == {"test": ["c/0000", "c/0001", "c/0002"], "train": ["b/0000", "b/0001", "d/0000"]}
+    assert indices_of(store, "train").tolist() == [1, 2, 6]
+    assert store.frames.tolist() == [3, 3, 4, 3, 4, 5, 3] and store.persons.tolist() == [1] * 7
+    assert_array_equal(store.quality["area"], [0, 0, 1, np.nan, np.nan, 1, 0])
+    assert_array_equal(store.quality["blur"], [np.nan, np.nan, np.nan, 2, np.nan, np.nan, np.nan])
+    assert store.ids[-1] == "d/0000" and store.ids[1:3] == ["b/0000", "b/0001"]
+    with pytest.raises(IndexError):
+        store[7]
+
+
+def test_sequences_carry_their_tables(folder):
+    store = open_store(str(folder / "*.tar"))
+    for index, poses in enumerate(store):
+        assert poses.id == store.ids[index] and poses.frames == store.frames[index]
+        assert poses.label == (None if store.labels[index] < 0 else store.labels[index])
+        assert (poses.size, poses.fps, poses.layout) == ((100, 200), 10.0, COCO)
+        assert poses.meta == {"start": store.start[index]}
+        assert np.abs(poses.keypoints - (7.0 + poses.frames)).max() < 200 * 1.5 / 65535
+        assert store.document(index).tracks[int(store.ids[index][-4:])].frames == poses.frames
+
+
+def test_subset_of_shards(folder):
+    store = open_store(str(folder))
+    subset = Subset(store, indices_of(store, "train"))
+    assert list(subset.ids) == store.splits["train"] and subset[2].id == "d/0000"
+
+
+def test_fingerprint_follows_content_not_place(folder, tmp_path):
+    before = open_store(str(folder)).fingerprint
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in folder.glob("0*"):
+        (copy / path.name).write_bytes(path.read_bytes())
+    assert open_store(str(copy)).fingerprint == before
+    shards.write(copy / "02.tar", [video("c", 3, {"split": "test"})])
+    assert open_store(str(copy)).fingerprint != before
+
+
+def test_sets_that_do_not_go_together_are_refused(folder):
+    shards.write(folder / "03.tar", [video("a", 1, {})])
+    with pytest.raises(InputError, match=r"03\.tar: key 'a' is also in .*00\.tar"):
+        open_store(str(folder))
+    shards.write(folder / "03.tar", [video("z", 1, {}, layouts.get("penn13"))])
+    with pytest.raises(InputError, match=r"03\.tar: layout penn13, but .*00\.tar has coco17"):
+        open_store(str(folder))
+    with pytest.raises(InputError, match="the shards hold no tracks"):
+        open_store(str(folder / "01.tar"))
+
+
+@pytest.mark.parametrize("uri", ["absent", "absent/*.tar", "absent.tar", "notes.txt", "."])
+def test_open_store_refuses_what_is_not_data(tmp_path, uri):
+    (tmp_path / "notes.txt").write_text("no poses")
+    with pytest.raises(InputError, match="data="):
+        open_store(str(tmp_path / uri))
