@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: setup
-	$(BIN)/python -m harvest.demo_placeholder
+	$(BIN)/python -m skelcore.demo $(if $(SOURCES),--sources $(SOURCES))
 
 test: setup lint
 	$(BIN)/python -m pytest --cov=skelcore --cov=harvest --cov=pretrain --cov=adapt --cov-report=term

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from torch import Tensor
 from skelcore import encoders
 from skelcore.encoders import Encoder
 from skelcore.errors import InputError, RunError
+from skelcore.files import atomic
 from skelcore.layouts import Layout
 
 _SPEC = {"name": str, "layout": str, "in_channels": int, "width": int}
@@ -44,20 +44,11 @@ def save(path: str | Path, contents: Mapping[str, Any]) -> None:
     Raises TypeError for an object that ``load`` would refuse, RunError when the disk does.
     """
     _check_plain(contents, "checkpoint")
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        with atomic(path) as file:
             torch.save(dict(contents), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         raise RunError(f"{path}: cannot write the checkpoint: {_one_line(error)}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -189,14 +180,6 @@ def _verify_checksums(path: Path) -> None:
             damaged = archive.testzip()
         if damaged is not None:
             raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _one_line(error: Exception) -> str:

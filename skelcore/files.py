@@ -1,11 +1,11 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and the folder of what was fetched once."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -24,11 +24,30 @@ def atomic(path: str | Path) -> Iterator[IO[bytes]]:
         os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:
-        os.unlink(name)
+        Path(name).unlink(missing_ok=True)
         raise
+    _sync_folder(path.parent)
 
 
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file whole or not at all."""
     with atomic(path) as file:
         file.write(text.encode())
+
+
+def cache_folder() -> Path:
+    """``$SKELSHOT_CACHE``, else ``$XDG_CACHE_HOME/skelshot``, else ``~/.cache/skelshot``."""
+    if own := os.environ.get("SKELSHOT_CACHE"):
+        return Path(own).expanduser()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "skelshot"
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut; a file system that cannot sync folders is left as it is."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, cast
@@ -18,7 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from skelcore import shard_format, shard_index, ustar
 from skelcore.errors import InputError, RunError
-from skelcore.files import atomic
+from skelcore.files import atomic, cache_folder
 from skelcore.shard_format import Block
 from skelcore.shard_index import Manifest
 from skelcore.shard_store import Shard, ShardStore
@@ -151,7 +150,7 @@ def _fetch(files: fsspec.AbstractFileSystem, path: str) -> str:
     """The path of a remote shard's copy in the cache."""
     content = files.cat_file(_manifest(path))
     manifest = shard_index.parse_manifest(content, _manifest(path))
-    copy = _cache_folder() / "shards" / f"{manifest.sha256}.tar"
+    copy = cache_folder() / "shards" / f"{manifest.sha256}.tar"
     if Path(_manifest(copy)).exists() and copy.exists() and copy.stat().st_size == manifest.bytes:
         return str(copy)
     logger.info("fetching %s (%.1f MB) to %s", path, manifest.bytes / 1e6, copy)
@@ -170,12 +169,6 @@ def _fetch(files: fsspec.AbstractFileSystem, path: str) -> str:
     except OSError as error:
         raise RunError(f"{path}: cannot be fetched to {copy}: {error}") from None
     return str(copy)
-
-
-def _cache_folder() -> Path:
-    if own := os.environ.get("SKELSHOT_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "skelshot"
 
 
 def _index(tar: str | Path) -> str:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skelcore.errors import InputError, RunError
-from skelcore.files import atomic
+from skelcore.files import atomic, cache_folder
 
 WHEEL = "mediapipe==0.10.21"  # the newest release that still holds the models
 WHEEL_VARIABLE = "SKELSHOT_MEDIAPIPE_WHEEL"
@@ -54,14 +54,6 @@ LANDMARKS = Model(
     "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f",
 )
 MODELS = (DETECTOR, LANDMARKS)
-
-
-def cache_folder() -> Path:
-    """``$SKELSHOT_CACHE``, else ``$XDG_CACHE_HOME/skelshot``, else ``~/.cache/skelshot``."""
-    if own := os.environ.get(CACHE_VARIABLE):
-        return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "skelshot"
 
 
 def present() -> bool:
