@@ -1,0 +1,59 @@
+"""The configuration of a few-shot evaluation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from skelcore.config import Config
+
+Representation = Literal["pretrained", "scratch", "uncalibrated", "raw"]
+Method = Literal["prototype", "ridge", "rbf", "logistic"]
+Shots = Annotated[int, Field(ge=1)]
+
+
+class AdaptConfig(Config):
+    """Which clips, which features, which heads, and how often to draw."""
+
+    data: str = Field(description="labelled clips: PYSKL pickle, folder of .skeleton files, or pose shards")
+    data_layout: str | None = Field(None, description="layout of a pickle whose joint count does not tell it")
+    checkpoint: str | None = Field(None, description="pretraining checkpoint; null evaluates the raw control only")
+    output: str = Field("adapt_results", description="folder for results.json, results.md, the plots and the cache")
+    cache: str | None = Field(None, description="folder of cached features; null is OUTPUT/cache")
+
+    support: str = Field("train", description="split from which the k labelled clips a class are drawn")
+    query: str = Field("test", description="split that is classified; the support split itself, without drawn videos")
+    k_shot: list[Shots] = Field([1, 2, 5, 10], min_length=1, description="labelled clips a class")
+    draws: int = Field(10, ge=2, description="independent nested draws of the support; the interval is over these")
+    seed: int = Field(0, description="seed of the first draw; draw i has seed + i")
+
+    representations: list[Representation] = Field(
+        ["pretrained", "scratch", "uncalibrated", "raw"], min_length=1,
+        description="frozen encoder; random weights with batch norm calibrated on the support split, and as "
+                    "initialised, which is nearly a linear map; coordinates")
+    methods: list[Method] = Field(["prototype", "ridge", "rbf", "logistic"], min_length=1,
+                                  description="heads; each runs on each representation")
+    scratch_inits: int = Field(3, ge=1, description="random initialisations averaged into a row of random weights")
+    map_layout: bool = Field(False, description="convert the data to the checkpoint's layout when the two differ")
+
+    frames: int | None = Field(None, ge=2, description="frames an encoder sees; null is the checkpoint's own number")
+    persons: int = Field(1, ge=1, description="persons of a clip that are used")
+    pool: Literal["mean", "segments"] = Field(
+        "mean", description="encoder features: its pooled output, or averages of temporal segments side by side")
+    segments: int = Field(4, ge=1, description="temporal segments of pool=segments")
+    whiten: Literal["none", "standard", "pca"] = Field(
+        "standard", description="rescaling learnt on the unlabelled support split: none, by feature, by axis")
+    raw_frames: int = Field(32, ge=2, description="frames of the raw control")
+
+    batch_size: int = Field(128, ge=1, description="clips a forward pass; does not change the result")
+    workers: int = Field(0, ge=0, description="processes that read clips")
+    device: str = Field("auto", description="auto (GPU when there is one), cpu, cuda, cuda:0, ...")
+
+    @model_validator(mode="after")
+    def _no_repeats(self) -> AdaptConfig:
+        for name in ("k_shot", "representations", "methods"):
+            values = getattr(self, name)
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name} lists a value twice: {values}")
+        return self

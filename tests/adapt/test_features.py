@@ -1,0 +1,183 @@
+import numpy as np
+import pytest
+import torch
+
+from adapt import cache, features
+from skelcore import annotations, layouts, views
+from skelcore.encoders import build
+from skelcore.errors import InputError
+from skelcore.store import Subset
+from tests.adapt import clips as made
+
+
+@pytest.fixture
+def store(tmp_path):
+    return annotations.read(made.write(tmp_path / "clips.pkl"))
+
+
+def clips_of(store, **changes):
+    return features.Clips(**{"store": store, "frames": 16, "persons": 2, "layout": store.layout, "batch_size": 7,
+                             **changes})
+
+
+def test_gaps_are_filled_as_numpy_interpolates():
+    random = np.random.default_rng(0)
+    points = random.normal(size=(2, 2, 9, 5, 2)).astype(np.float32)
+    seen = random.uniform(size=points.shape[:-1]) < 0.4
+    seen[0, 0, :, 0], seen[0, 0, :, 1], seen[1, 1, :, 4] = False, True, np.arange(9) == 3
+    wanted = points.copy()
+    for n, m, v, c in np.ndindex(2, 2, 5, 2):
+        frames = np.flatnonzero(seen[n, m, :, v])
+        if len(frames):
+            wanted[n, m, :, v, c] = np.interp(np.arange(9), frames, points[n, m, frames, v, c])
+    found = features.fill_gaps(torch.from_numpy(points), torch.from_numpy(seen)).numpy()
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_raw_features_do_not_depend_on_place_size_or_batch(store):
+    raw = features.coordinates(clips_of(store))
+    np.testing.assert_array_equal(features.coordinates(clips_of(store, batch_size=30)), raw)
+
+    class Moved(type(store)):
+        def __getitem__(self, index):
+            clip = super().__getitem__(index)
+            return type(clip)(3 * clip.keypoints + 200, clip.scores, clip.layout, id=clip.id, label=clip.label)
+
+    np.testing.assert_allclose(features.coordinates(clips_of(Moved(**vars(store)))), raw, atol=2e-3)
+
+
+@pytest.mark.parametrize("segments", [None, 3])
+def test_encoder_features_do_not_depend_on_batch_or_order(store, segments):
+    torch.manual_seed(0)
+    encoder = build("stgcn++", store.layout, width=8)
+    state = {key: value.clone() for key, value in encoder.state_dict().items()}
+    whole = features.encode(encoder, clips_of(store).inputs(), segments)
+    assert whole.shape == (len(store), encoder.dim * (segments or 1))
+    single = features.encode(encoder, clips_of(store, batch_size=1).inputs(), segments)
+    np.testing.assert_allclose(single, whole, atol=1e-5)
+    order = np.random.default_rng(0).permutation(len(store))
+    shuffled = features.encode(encoder, clips_of(Subset(store, order)).inputs(), segments)
+    np.testing.assert_allclose(shuffled, whole[order], atol=1e-5)
+    assert encoder.training  # the mode is given back
+    for key, value in encoder.state_dict().items():
+        torch.testing.assert_close(value, state[key], rtol=0, atol=0)
+
+
+def test_segments_keep_the_temporal_order_that_the_mean_forgets(store):
+    class Echo(torch.nn.Module):
+        """Feature maps that are the input."""
+
+        def features(self, x):
+            return x.permute(0, 1, 4, 2, 3)
+
+        def forward(self, x, valid):
+            return self.features(x).mean((-2, -1))[:, 0]
+
+    x = torch.zeros(2, 2, 8, 17, 3)
+    x[0, 0, :4], x[1, 0, 4:] = 1, 1
+    x[:, 1] = 100  # a person that is not there
+    valid = torch.tensor([[True, False]] * 2)
+    first, second = features.encode(Echo(), [(x, valid)])
+    np.testing.assert_array_equal(first, second)
+    first, second = features.encode(Echo(), [(x, valid)], segments=2)
+    np.testing.assert_array_equal(first, [1, 0] * 3)
+    np.testing.assert_array_equal(second, [0, 1] * 3)
+    # One segment is the pooled output of a real encoder.
+    encoder = build("stgcn++", store.layout, width=8)
+    np.testing.assert_allclose(features.encode(encoder, clips_of(store).inputs(), segments=1),
+                               features.encode(encoder, clips_of(store).inputs()), atol=1e-5)
+
+
+def test_an_empty_clip_has_finite_features(store):
+    keypoints, scores = torch.zeros(1, 2, 16, 17, 2), torch.zeros(1, 2, 16, 17)
+    x = views.features(views.normalise(keypoints, scores), scores, store.layout, "joint")
+    encoder = build("stgcn++", store.layout, width=8)
+    assert np.isfinite(features.encode(encoder, [(x, torch.tensor([[True, False]]))], 4)).all()
+
+
+def test_scratch_differs_by_seed_only_and_sees_only_the_pool(store):
+    encoder = build("stgcn++", store.layout, width=8)
+    before = torch.get_rng_state()
+    one, same, other = (features.untrained(encoder, seed, clips_of(store).mixed_inputs(18)) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    for key, value in one.state_dict().items():
+        torch.testing.assert_close(same.state_dict()[key], value, rtol=0, atol=0)
+    assert any(not torch.equal(other.state_dict()[key], value) for key, value in one.state_dict().items())
+    assert not one.training and not any(parameter.requires_grad for parameter in one.parameters())
+    alone = features.untrained(encoder, 1, clips_of(Subset(store, np.arange(18))).mixed_inputs(18))
+    for key, value in one.state_dict().items():
+        torch.testing.assert_close(alone.state_dict()[key], value, rtol=0, atol=0)
+
+
+def test_not_finite_features_are_refused(store):
+    encoder = build("stgcn++", store.layout, width=8).eval()
+    with torch.no_grad():
+        next(encoder.parameters()).fill_(torch.nan)
+    with pytest.raises(InputError, match="not finite"):
+        features.encode(encoder, clips_of(store).inputs())
+
+
+def test_rescaling_uses_the_pool_alone():
+    random = np.random.default_rng(0)
+    data = random.normal(size=(50, 4)) * [1, 10, 0.1, 0] + [5, 0, 0, 3]
+    pool = data[:30]
+    standard = features.rescale(data, pool, "standard")
+    np.testing.assert_allclose(standard[:, 0], (data[:, 0] - pool[:, 0].mean()) / pool[:, 0].std(), rtol=1e-5)
+    np.testing.assert_allclose(standard[:30].mean(0), 0, atol=1e-6)
+    np.testing.assert_array_equal(standard[:, 3], 0)  # a dead feature stays dead
+    np.testing.assert_allclose(features.rescale(data, pool, "none"), data - pool.mean(0), rtol=1e-5, atol=1e-6)
+    white = features.rescale(data, pool, "pca")[:30]
+    np.testing.assert_allclose(white.T @ white / 30, np.diag([1, 1, *np.diag(white.T @ white / 30)[2:]]), atol=1e-4)
+    changed = np.concatenate([pool, 100 * data[30:]])
+    np.testing.assert_array_equal(features.rescale(changed, pool, "standard")[:30], standard[:30])
+
+
+def test_a_cache_hit_equals_the_cold_run(tmp_path):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+
+    cold = cache.cached(tmp_path, {"a": 1}, compute)
+    np.testing.assert_array_equal(cache.cached(tmp_path, {"a": 1}, compute), cold)
+    assert len(calls) == 1
+    cache.cached(tmp_path, {"a": 2}, compute)
+    assert len(calls) == 2
+    assert len(list(tmp_path.iterdir())) == 2  # and no temporary file
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:60], lambda data: data[:-40],
+                                    lambda data: data.replace(b"\x00\x00\x80\x3f", b"\x00\x00\x80\x40", 1),
+                                    lambda data: b"PK" + b"\x00" * 50])
+def test_a_damaged_cache_is_computed_anew(tmp_path, damage, capsys):
+    wanted = np.ones((4, 3), np.float32)
+    cache.cached(tmp_path, {}, lambda: wanted)
+    file = next(tmp_path.iterdir())
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
+    np.testing.assert_array_equal(cache.cached(tmp_path, {}, lambda: wanted), wanted)
+    assert "damaged feature cache" in capsys.readouterr().err
+    assert file.read_bytes() == whole
+
+
+def test_a_cache_file_of_another_key_or_with_objects_is_not_believed(tmp_path, capsys):
+    cache.cached(tmp_path, {"a": 1}, lambda: np.zeros((1, 1), np.float32))
+    other = next(tmp_path.iterdir())
+    cache.cached(tmp_path, {"a": 2}, lambda: np.ones((1, 1), np.float32))
+    mine = next(path for path in tmp_path.iterdir() if path != other)
+    mine.write_bytes(other.read_bytes())
+    assert cache.cached(tmp_path, {"a": 2}, lambda: np.ones((1, 1), np.float32)).item() == 1
+    with open(mine, "wb") as file:
+        np.savez(file, features=np.array([{"an": "object"}], dtype=object), key="", sha256="")
+    assert cache.cached(tmp_path, {"a": 2}, lambda: np.ones((1, 1), np.float32)).item() == 1
+    assert capsys.readouterr().err.count("damaged feature cache") == 2
+
+
+def test_data_in_another_layout_reach_the_encoder_converted(tmp_path):
+    store = annotations.read(made.write(tmp_path / "penn.pkl", layout="penn13"))
+    coco = layouts.get("coco17")
+    x, valid = next(clips_of(store, layout=coco).inputs())
+    assert x.shape[3] == 17 and valid[:, 0].all() and not valid[:, 1].any()
+    eyes = coco.index("left_eye", "right_eye", "left_ear", "right_ear")
+    assert (x[..., eyes, -1] == 0).all() and (x[:, 0, :, coco.index("left_wrist")[0], -1] > 0).any()

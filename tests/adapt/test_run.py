@@ -1,0 +1,180 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from adapt import run
+from skelcore import checkpoint
+from skelcore.encoders import build
+from tests.adapt import clips as made
+from tests.paths import ROOT
+
+CONFIG = str(ROOT / "configs/adapt/base.yaml")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return made.write(tmp_path_factory.mktemp("data") / "clips.pkl")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "checkpoint.pt"
+    checkpoint.save_encoder(path, build("stgcn++", "coco17", width=8), frames=16, stream="joint")
+    return path
+
+
+def call(*arguments, capsys=None):
+    status = run.main([CONFIG, *map(str, arguments)])
+    return (status, capsys.readouterr()) if capsys else status
+
+
+def content(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_the_whole_folder_and_its_schema(data, weights, tmp_path, capsys):
+    out = tmp_path / "out"
+    status, printed = call("--k-shot", 1, 3, f"data={data}", f"checkpoint={weights}", f"output={out}", "draws=4",
+                           capsys=capsys)
+    assert status == 0, printed.err
+    assert {path.name for path in out.iterdir()} == {"results.json", "results.md", "accuracy.png", "confusion.png",
+                                                     "config.yaml", "cache"}
+    found = content(out)
+    assert set(found) == {"schema", "command", "config", "versions", "data", "checkpoint", "draws", "rows",
+                          "differences"}
+    assert found["schema"] == 1 and found["config"]["k_shot"] == [1, 3]
+    assert found["data"]["support"] == {"split": "train", "clips": 18} and len(found["data"]["fingerprint"]) == 64
+    assert found["checkpoint"]["spec"]["name"] == "stgcn++" and len(found["checkpoint"]["sha256"]) == 64
+    assert found["draws"]["seeds"] == [0, 1, 2, 3]
+    assert {k: len(set(hashes)) for k, hashes in found["draws"]["sha256"].items()}["3"] == 4
+    rows = {(row["representation"], row["method"], row["k"]): row for row in found["rows"]}
+    assert set(rows) == {(kind, method, k) for kind in ("pretrained", "scratch", "uncalibrated", "raw")
+                         for method in ("prototype", "ridge", "rbf", "logistic") for k in (1, 3)}
+    for (kind, _, _), row in rows.items():
+        assert len(row["accuracy"]) == 4 and len(row["inits"]) == (3 if kind in ("scratch", "uncalibrated") else 1)
+        assert row["mean"] == pytest.approx(np.mean(row["accuracy"])) == pytest.approx(np.mean(row["inits"]))
+    # The class is in the motion of one joint, so raw coordinates tell it from three clips.
+    assert rows["raw", "rbf", 3]["mean"] > 0.95
+    for each in found["differences"]:
+        pair = [np.array(rows[kind, each["method"], each["k"]]["accuracy"]) for kind in ("pretrained", each["minus"])]
+        assert each["mean"] == pytest.approx((pair[0] - pair[1]).mean())
+    assert len(found["differences"]) == 3 * 4 * 2
+    page = (out / "results.md").read_text()
+    assert found["command"] in page and "| pretrained/rbf |" in page
+    assert "pretrained/rbf" in printed.out and "prototype: pretrained - scratch" in printed.out
+
+
+def test_the_stored_command_reproduces_the_numbers_without_the_cache(data, weights, tmp_path):
+    out = tmp_path / "out"
+    assert call(f"data={data}", f"checkpoint={weights}", f"output={out}", "k_shot=[2]", "draws=2") == 0
+    first = content(out)
+    for file in (out / "cache").iterdir():
+        file.unlink()
+    (out / "results.json").unlink()
+    again = subprocess.run([sys.executable, *first["command"].split()[1:]], cwd=ROOT, check=False, capture_output=True)
+    assert again.returncode == 0, again.stderr
+    assert content(out) == first
+
+
+def test_a_second_run_uses_the_cache_and_gives_the_same(data, weights, tmp_path, monkeypatch):
+    arguments = (f"data={data}", f"checkpoint={weights}", "k_shot=[1, 2]", "draws=2", f"cache={tmp_path / 'cache'}")
+    assert call(*arguments, f"output={tmp_path / 'one'}") == 0
+    monkeypatch.setattr(run.features, "encode", None)
+    monkeypatch.setattr(run.features, "coordinates", None)
+    assert call(*arguments, f"output={tmp_path / 'two'}", "batch_size=5") == 0
+    assert content(tmp_path / "one")["rows"] == content(tmp_path / "two")["rows"]
+
+
+def test_another_checkpoint_does_not_meet_the_cache_of_the_first(data, weights, tmp_path):
+    torch.manual_seed(1)
+    other = tmp_path / "other.pt"
+    checkpoint.save_encoder(other, build("stgcn++", "coco17", width=8), frames=16, stream="joint")
+    for path in (weights, other):
+        assert call(f"data={data}", f"checkpoint={path}", f"output={tmp_path / path.stem}", "k_shot=[1]", "draws=2",
+                    "representations=[pretrained]", f"cache={tmp_path / 'cache'}") == 0
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_without_a_checkpoint_only_raw_rows_and_a_note(data, tmp_path, capsys):
+    status, printed = call(f"data={data}", f"output={tmp_path}", "k_shot=[1]", "pool=segments", capsys=capsys)
+    assert status == 0
+    assert "no checkpoint was given" in printed.out
+    found = content(tmp_path)
+    assert {row["representation"] for row in found["rows"]} == {"raw"}
+    assert found["checkpoint"] is None and found["differences"] == []
+
+
+def test_a_checkpoint_of_another_layout_needs_permission(weights, tmp_path, capsys):
+    data = made.write(tmp_path / "penn.pkl", layout="penn13")
+    arguments = (f"data={data}", f"checkpoint={weights}", f"output={tmp_path / 'out'}", "k_shot=[1]", "draws=2")
+    status, printed = call(*arguments, capsys=capsys)
+    assert status == 2
+    assert all(word in printed.err for word in ("coco17", "penn13", "map_layout=true"))
+    assert not (tmp_path / "out").exists()
+    status, printed = call(*arguments, "map_layout=true", "methods=[prototype]", capsys=capsys)
+    assert status == 0
+    assert "joints it cannot give: left_eye, right_eye, left_ear, right_ear" in printed.out
+
+
+def test_a_checkpoint_for_3d_poses_is_refused(data, tmp_path, capsys):
+    path = tmp_path / "deep.pt"
+    checkpoint.save_encoder(path, build("stgcn++", "coco17", in_channels=4, width=8), frames=16, stream="joint")
+    status, printed = call(f"data={data}", f"checkpoint={path}", f"output={tmp_path}", "k_shot=[1]", capsys=capsys)
+    assert status == 2 and "3D" in printed.err and "2D" in printed.err
+
+
+@pytest.mark.parametrize(("argument", "message"), [
+    ("checkpoint=nowhere.pt", "checkpoint=nowhere.pt: no such file"),
+    ("data=nowhere.pkl", "nowhere.pkl: no such file"),
+    ("k_shot=[1, 7]", "k_shot=7: class '0' has only 6 labelled clips in split 'train'; lower k_shot to at most 6"),
+    ("query=validation", "no split 'validation' in the data; it has: train, test"),
+    ("metods=[rbf]", "unknown key 'metods'; did you mean 'methods'?"),
+    ("methods=[svm]", "methods.0"),
+    ("k_shot=[2, 2]", "lists a value twice"),
+    ("draws=1", "draws"),
+    ("device=cuda:77", "device=cuda:77: not available"),
+    ("representations=[pretrained]", "checkpoint=null leaves no representation"),
+])
+def test_bad_input_is_one_line_and_status_2(data, tmp_path, capsys, argument, message):
+    status, printed = call(f"data={data}", f"output={tmp_path / 'out'}", "k_shot=[1]", argument, capsys=capsys)
+    assert status == 2
+    assert message in printed.err and printed.err.count("\n") == 1
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_a_file_that_is_no_checkpoint_and_one_of_another_encoder_are_refused(data, weights, tmp_path, capsys):
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(b"not a checkpoint")
+    arguments = (f"data={data}", f"checkpoint={path}", f"output={tmp_path / 'out'}", "k_shot=[1]")
+    status, printed = call(*arguments, capsys=capsys)
+    assert status == 2 and str(path) in printed.err
+    stored = torch.load(weights, weights_only=True)
+    checkpoint.save(path, stored | {"spec": stored["spec"] | {"width": 16}})
+    status, printed = call(*arguments, capsys=capsys)
+    assert status == 2 and "stgcn++" in printed.err
+    checkpoint.save(path, stored | {"stream": "smell"})
+    status, printed = call(*arguments, capsys=capsys)
+    assert status == 2 and "'smell'" in printed.err
+    checkpoint.save(path, stored | {"spec": stored["spec"] | {"name": "resnet"}})
+    status, printed = call(*arguments, capsys=capsys)
+    assert status == 2 and "unknown encoder 'resnet'" in printed.err
+
+
+def test_dry_run_and_help_write_nothing(data, tmp_path, capsys):
+    status, printed = call("--k-shot", 1, 5, f"data={data}", f"output={tmp_path / 'out'}", "--dry-run", capsys=capsys)
+    assert status == 0 and "10 nested draws of 1, 5 clips a class" in printed.out
+    assert run.main(["--help"]) == 0
+    assert "map_layout" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/adapt").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_configuration_file_is_valid(path, capsys):
+    assert run.main([str(path), "data=clips.pkl", "--dry-run"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out.split("\n\n")[0])["support"] == "train"
