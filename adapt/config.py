@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from skelcore.config import Config
 
-Representation = Literal["pretrained", "scratch", "uncalibrated", "raw"]
+Representation = Literal["pretrained", "scratch", "uncalibrated", "raw", "filled"]
+COORDINATES = frozenset({"raw", "filled"})
 Method = Literal["prototype", "ridge", "rbf", "logistic"]
 Shots = Annotated[int, Field(ge=1)]
 
@@ -18,7 +19,7 @@ class AdaptConfig(Config):
 
     data: str = Field(description="labelled clips: PYSKL pickle, folder of .skeleton files, or pose shards")
     data_layout: str | None = Field(None, description="layout of a pickle whose joint count does not tell it")
-    checkpoint: str | None = Field(None, description="pretraining checkpoint; null evaluates the raw control only")
+    checkpoint: str | None = Field(None, description="pretraining checkpoint; null evaluates the coordinates only")
     output: str = Field("adapt_results", description="folder for results.json, results.md, the plots and the cache")
     cache: str | None = Field(None, description="folder of cached features; null is OUTPUT/cache")
 
@@ -29,7 +30,7 @@ class AdaptConfig(Config):
     seed: int = Field(0, description="seed of the first draw; draw i has seed + i")
 
     representations: list[Representation] = Field(
-        ["pretrained", "scratch", "uncalibrated", "raw"], min_length=1,
+        ["pretrained", "scratch", "uncalibrated", "raw", "filled"], min_length=1,
         description="frozen encoder; random weights with batch norm calibrated on the support split, and as "
                     "initialised, which is nearly a linear map; coordinates")
     methods: list[Method] = Field(["prototype", "ridge", "rbf", "logistic"], min_length=1,
@@ -44,7 +45,7 @@ class AdaptConfig(Config):
     segments: int = Field(4, ge=1, description="temporal segments of pool=segments")
     whiten: Literal["none", "standard", "pca"] = Field(
         "standard", description="rescaling learnt on the unlabelled support split: none, by feature, by axis")
-    raw_frames: int = Field(32, ge=2, description="frames of the raw control")
+    raw_frames: int = Field(32, ge=2, description="frames of raw and filled")
 
     batch_size: int = Field(128, ge=1, description="clips a forward pass; does not change the result")
     workers: int = Field(0, ge=0, description="processes that read clips")

@@ -109,15 +109,18 @@ def freeze(encoder: Encoder) -> Encoder:
     return frozen
 
 
-def coordinates(clips: Clips) -> np.ndarray:
-    """The raw control (n, F): normalised coordinates of the resampled clip and their frame-to-frame differences.
+def coordinates(clips: Clips, fill: bool) -> np.ndarray:
+    """The controls without an encoder (n, F): normalised coordinates of the resampled clip, and their differences
+    from frame to frame.
 
-    A missing joint is interpolated linearly between the frames that have it and held at the ends; one that no frame
-    has stays at the clip's centre.
+    A missing joint lies at the clip's centre; with ``fill`` it is interpolated linearly between the frames that have it
+    and held at the ends, which makes a stronger control where many joints are missing.
     """
     rows = []
     for batch in clips.batches():
-        points = fill_gaps(views.normalise(batch.keypoints, batch.scores), batch.scores > 0)
+        points = views.normalise(batch.keypoints, batch.scores)
+        if fill:
+            points = fill_gaps(points, batch.scores > 0)
         rows.append(torch.cat([points.flatten(1), points.diff(dim=2).flatten(1)], 1))
     return torch.cat(rows).cpu().numpy()
 

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from adapt.results import Difference, Row
 from skelcore.files import atomic
 
-COLOURS = {"pretrained": "#0b6fb8", "scratch": "#d1711c", "uncalibrated": "#8a5cb5", "raw": "#6b6b6b"}
+COLOURS = {"pretrained": "#0b6fb8", "scratch": "#d1711c", "uncalibrated": "#8a5cb5", "raw": "#6b6b6b",
+           "filled": "#111111"}
 
 
 def table(rows: Sequence[Row]) -> list[list[str]]:

@@ -77,7 +77,7 @@ def differences(rows: list[Row]) -> list[Difference]:
     """Pretrained minus each control for every head and k."""
     found = {(each.representation, each.method, each.k): np.array(each.accuracy) for each in rows}
     return [Difference(method, k, minus, *interval(values - found[minus, method, k]))
-            for minus in ("scratch", "uncalibrated", "raw")
+            for minus in ("scratch", "uncalibrated", "raw", "filled")
             for (representation, method, k), values in found.items()
             if representation == "pretrained" and (minus, method, k) in found]
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from adapt import cache, episodes, evaluate, features, report, results
-from adapt.config import AdaptConfig
+from adapt.config import COORDINATES, AdaptConfig
 from skelcore import checkpoint, command, views
 from skelcore import config as configs
 from skelcore.encoders import Encoder
@@ -55,16 +55,16 @@ def execute(config: AdaptConfig) -> None:
     if not kinds:
         raise InputError("checkpoint=null leaves no representation: name a checkpoint or add raw to representations")
     if config.checkpoint is None and len(kinds) < len(config.representations):
-        print("note: no checkpoint was given, so only the raw control is evaluated (checkpoint=PATH adds the encoder)")
+        print("note: no checkpoint was given, so only coordinates are evaluated (checkpoint=PATH adds the encoder)")
     device = _device(config.device)
     both = Subset(store, np.concatenate([drawn.pool, drawn.queries]))
-    source = _source(config, both, device) if config.checkpoint is not None and kinds != ["raw"] else None
+    source = None if COORDINATES.issuperset(kinds) else _source(config, both, device)
     rows, predictions = _evaluate(config, both, drawn, kinds, source, device)
     _write(config, store, drawn, source, rows, predictions)
 
 
 def _representations(config: AdaptConfig) -> list[str]:
-    return [name for name in config.representations if config.checkpoint is not None or name == "raw"]
+    return [name for name in config.representations if config.checkpoint is not None or name in COORDINATES]
 
 
 def _list(values: Sequence[int]) -> str:
@@ -136,9 +136,9 @@ def _evaluate(config: AdaptConfig, both: Store, drawn: episodes.Episodes, kinds:
 def _features(config: AdaptConfig, both: Store, drawn: episodes.Episodes, kind: str,
               source: Source | None) -> list[tuple[np.ndarray, np.ndarray]]:
     """Pool (P, F) and query (Q, F) features, centred and rescaled, of each initialisation of a representation."""
-    if kind == "raw" or source is None:
+    if kind in COORDINATES or source is None:
         clips = features.Clips(both, config.raw_frames, config.persons, both.layout)
-        found = [_cached(config, clips, {"kind": kind}, lambda: features.coordinates(clips))]
+        found = [_cached(config, clips, {"kind": kind}, lambda: features.coordinates(clips, fill=kind == "filled"))]
     else:
         found = [_encoded(config, source, kind, config.seed + init, len(drawn.pool))
                  for init in range(1 if kind == "pretrained" else config.scratch_inits)]

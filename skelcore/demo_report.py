@@ -121,8 +121,8 @@ def _table(results: Mapping[str, Any]) -> str:
             for representation, method in names]
     draws = len(results["rows"][0]["accuracy"])
     note = (f'<p class="note">Accuracy in percent, mean ± 95 % t-interval over {draws} nested draws; '
-            "<i>scratch</i> is the same encoder at random weights with calibrated batch norm, <i>raw</i> the "
-            "resampled coordinates.</p>")
+            "<i>scratch</i> is the same encoder at random weights with calibrated batch norm, "
+            "<i>uncalibrated</i> that with batch norm as initialised, <i>raw</i> the resampled coordinates.</p>")
     return _grid(["features / head", *(f"{k}-shot" for k in shots)], rows) + note
 
 

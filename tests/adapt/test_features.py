@@ -35,15 +35,15 @@ def test_gaps_are_filled_as_numpy_interpolates():
 
 
 def test_raw_features_do_not_depend_on_place_size_or_batch(store):
-    raw = features.coordinates(clips_of(store))
-    np.testing.assert_array_equal(features.coordinates(clips_of(store, batch_size=30)), raw)
+    raw = features.coordinates(clips_of(store), fill=True)
+    np.testing.assert_array_equal(features.coordinates(clips_of(store, batch_size=30), fill=True), raw)
 
     class Moved(type(store)):
         def __getitem__(self, index):
             clip = super().__getitem__(index)
             return type(clip)(3 * clip.keypoints + 200, clip.scores, clip.layout, id=clip.id, label=clip.label)
 
-    np.testing.assert_allclose(features.coordinates(clips_of(Moved(**vars(store)))), raw, atol=2e-3)
+    np.testing.assert_allclose(features.coordinates(clips_of(Moved(**vars(store))), fill=True), raw, atol=2e-3)
 
 
 @pytest.mark.parametrize("segments", [None, 3])

@@ -54,7 +54,7 @@ def test_the_whole_folder_and_its_schema(data, weights, tmp_path, capsys):
     assert found["draws"]["seeds"] == [0, 1, 2, 3]
     assert {k: len(set(hashes)) for k, hashes in found["draws"]["sha256"].items()}["3"] == 4
     rows = {(row["representation"], row["method"], row["k"]): row for row in found["rows"]}
-    assert set(rows) == {(kind, method, k) for kind in ("pretrained", "scratch", "uncalibrated", "raw")
+    assert set(rows) == {(kind, method, k) for kind in ("pretrained", "scratch", "uncalibrated", "raw", "filled")
                          for method in ("prototype", "ridge", "rbf", "logistic") for k in (1, 3)}
     for (kind, _, _), row in rows.items():
         assert len(row["accuracy"]) == 4 and len(row["inits"]) == (3 if kind in ("scratch", "uncalibrated") else 1)
@@ -101,12 +101,12 @@ def test_another_checkpoint_does_not_meet_the_cache_of_the_first(data, weights, 
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
-def test_without_a_checkpoint_only_raw_rows_and_a_note(data, tmp_path, capsys):
+def test_without_a_checkpoint_only_coordinate_rows_and_a_note(data, tmp_path, capsys):
     status, printed = call(f"data={data}", f"output={tmp_path}", "k_shot=[1]", "pool=segments", capsys=capsys)
     assert status == 0
     assert "no checkpoint was given" in printed.out
     found = content(tmp_path)
-    assert {row["representation"] for row in found["rows"]} == {"raw"}
+    assert {row["representation"] for row in found["rows"]} == {"raw", "filled"}
     assert found["checkpoint"] is None and found["differences"] == []
 
 
