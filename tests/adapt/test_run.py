@@ -64,7 +64,7 @@ def test_the_whole_folder_and_its_schema(data, weights, tmp_path, capsys):
     for each in found["differences"]:
         pair = [np.array(rows[kind, each["method"], each["k"]]["accuracy"]) for kind in ("pretrained", each["minus"])]
         assert each["mean"] == pytest.approx((pair[0] - pair[1]).mean())
-    assert len(found["differences"]) == 3 * 4 * 2
+    assert len(found["differences"]) == 4 * 4 * 2
     page = (out / "results.md").read_text()
     assert found["command"] in page and "| pretrained/rbf |" in page
     assert "pretrained/rbf" in printed.out and "prototype: pretrained - scratch" in printed.out
