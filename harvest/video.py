@@ -1,0 +1,77 @@
+"""One source from address to gated tracks: fetch, extract, judge."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from harvest import extract, fetch, gates
+from harvest.config import Harvest
+from harvest.estimators import Estimator
+from harvest.ledger import Status
+from harvest.plan import Source
+from harvest.reasons import VideoError
+from skelcore.sequence import PoseSequence
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a source gave: kept ``sequences``, the ``rejected`` tracks' numbers, and the block's ``origin``."""
+
+    status: Status
+    reason: str = ""
+    detail: str = ""
+    sequences: list[PoseSequence] = field(default_factory=list)
+    origin: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    rejected: list[dict[str, Any]] = field(default_factory=list)
+    frames: int = 0
+    seconds: float = 0.0
+
+
+def process(source: Source, config: Harvest, estimator: Estimator) -> Outcome:
+    """Harvest one source; whatever is wrong with it comes back as data."""
+    try:
+        with fetch.fetched(source, config.fetch, config.limits) as file:
+            found = extract.scan(file.path, estimator, config.fps, config.detect_every, config.short_side,
+                                 config.limits.max_seconds, config.max_persons)
+            return _judged(source, config, estimator, found, file.info)
+    except VideoError as error:
+        return Outcome("failed", error.reason, error.detail)
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        return Outcome("failed", "error", f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})"[:300])
+
+
+def _judged(source: Source, config: Harvest, estimator: Estimator, found: extract.Extraction,
+            info: dict[str, str]) -> Outcome:
+    kept: list[PoseSequence] = []
+    rejected: list[dict[str, Any]] = []
+    for number, sequence in enumerate(found.sequences):
+        numbers = sequence.meta["quality"]
+        reason = gates.judge(numbers, config.gates)
+        if reason is None:
+            kept.append(sequence)
+        else:
+            rejected.append({"source": source.id, "track": number, "reason": reason,
+                             "start": sequence.meta["start"], **numbers})
+    status: Status = "ok" if kept else "rejected"
+    return Outcome(status, "" if kept else _main_reason(rejected), "", kept, _origin(source, info),
+                   {"harvest": config.fingerprint, **estimator.provenance}, rejected, found.frames,
+                   round(found.seconds, 3))
+
+
+def _main_reason(rejected: list[dict[str, Any]]) -> str:
+    """Why a whole video was rejected: for what its longest track was."""
+    return max(rejected, key=lambda track: track["frames"])["reason"] if rejected else "no_person"
+
+
+def _origin(source: Source, info: dict[str, str]) -> dict[str, Any]:
+    """What a block says of its source: no folder of this machine, no credentials."""
+    if not source.is_url:
+        return {"file": source.address.rsplit("/", 1)[-1], **source.meta}
+    parts = urlsplit(source.address)
+    url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return {"url": url, **info, **source.meta}
