@@ -60,7 +60,7 @@ def test_the_whole_folder_and_its_schema(data, weights, tmp_path, capsys):
         assert len(row["accuracy"]) == 4 and len(row["inits"]) == (3 if kind in ("scratch", "uncalibrated") else 1)
         assert row["mean"] == pytest.approx(np.mean(row["accuracy"])) == pytest.approx(np.mean(row["inits"]))
     # The class is in the motion of one joint, so raw coordinates tell it from three clips.
-    assert rows["raw", "rbf", 3]["mean"] > 0.95
+    assert rows["filled", "rbf", 3]["mean"] > 0.95
     for each in found["differences"]:
         pair = [np.array(rows[kind, each["method"], each["k"]]["accuracy"]) for kind in ("pretrained", each["minus"])]
         assert each["mean"] == pytest.approx((pair[0] - pair[1]).mean())
