@@ -61,11 +61,11 @@ def order(ids: Sequence[str], seed: int) -> list[int]:
 
 
 def draw(store: Store, support: str, query: str, k_shot: Sequence[int], draws: int, seed: int) -> Episodes:
-    """Draw ``draws`` nested supports of up to ``max(k_shot)`` clips a class.
+    """Draw ``draws`` nested supports of up to ``max(k_shot)`` clips a class, each from another video.
 
     Classes are those with a labelled clip in either split. When ``query`` is the support split, a draw's queries are
     the clips of videos that it did not draw (at the largest k, so that every k is asked the same). Raises InputError
-    for an unknown split, a clip in both splits, no labelled queries, or a class with fewer than k clips.
+    for an unknown split, a clip in both splits, no labelled queries, or a class with fewer than k videos.
     """
     pool, queries = _labelled(store, support), _labelled(store, query)
     if not len(queries):
@@ -78,10 +78,11 @@ def draw(store: Store, support: str, query: str, k_shot: Sequence[int], draws: i
     ids = [store.ids[i] for i in pool]
     labels = np.searchsorted(known, store.labels[pool])
     members = [np.flatnonzero(labels == i) for i in range(len(known))]
-    _enough(members, [store.classes[i] for i in known], max(k_shot), support)
+    videos = [store.groups[i] for i in pool]
+    _enough([{videos[i] for i in group} for group in members], [store.classes[i] for i in known], max(k_shot), support)
     seeds = tuple(range(seed, seed + draws))
-    drawn = np.array([[group[order([ids[i] for i in group], each)[:max(k_shot)]] for group in members]
-                      for each in seeds])
+    drawn = np.array([[group[_one_a_video([ids[i] for i in group], [videos[i] for i in group], each)[:max(k_shot)]]
+                       for group in members] for each in seeds])
     return Episodes(tuple(store.classes[i] for i in known), tuple(store.ids), pool, labels, queries,
                     np.searchsorted(known, store.labels[queries]), drawn, seeds,
                     _asked(store, pool[drawn.reshape(draws, -1)], queries, same=support == query))
@@ -92,11 +93,19 @@ def _labelled(store: Store, split: str) -> np.ndarray:
     return found[np.asarray(store.labels)[found] >= 0]
 
 
-def _enough(members: Sequence[np.ndarray], classes: Sequence[str], k: int, support: str) -> None:
-    count, name = min((len(group), name) for group, name in zip(members, classes, strict=True))
+def _one_a_video(ids: Sequence[str], videos: Sequence[str], seed: int) -> list[int]:
+    """The draw's order, with only the first clip of each video: two tracks of one video are not two examples."""
+    first: dict[str, int] = {}
+    for i in order(ids, seed):
+        first.setdefault(videos[i], i)
+    return list(first.values())
+
+
+def _enough(videos: Sequence[set[str]], classes: Sequence[str], k: int, support: str) -> None:
+    count, name = min((len(group), name) for group, name in zip(videos, classes, strict=True))
     if count < k:
         remedy = f"lower k_shot to at most {count}" if count else "choose another support split"
-        raise InputError(f"k_shot={k}: class {name!r} has only {count} labelled clips in split {support!r}; {remedy}")
+        raise InputError(f"k_shot={k}: class {name!r} has only {count} labelled videos in split {support!r}; {remedy}")
 
 
 def _asked(store: Store, support: np.ndarray, queries: np.ndarray, same: bool) -> np.ndarray:

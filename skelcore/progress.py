@@ -14,7 +14,7 @@ class Progress:
 
     def __init__(self, total: int, unit: str, done: int = 0, every_seconds: float = 10.0) -> None:
         self.total, self.unit, self.count = total, unit, done
-        self._initial, self._start, self._every, self._last = done, time.monotonic(), every_seconds, time.monotonic()
+        self._every, self._last, self._counted = every_seconds, time.monotonic(), done
         self._bar = tqdm(total=total, initial=done, unit=unit, dynamic_ncols=True) if sys.stderr.isatty() else None
 
     def update(self, count: int = 1, **figures: str | float) -> None:
@@ -25,8 +25,10 @@ class Progress:
             self._bar.set_postfix(shown, refresh=False)
             self._bar.update(count)
         elif time.monotonic() - self._last >= self._every or self.count == self.total:
-            self._last = time.monotonic()
-            rate = (self.count - self._initial) / max(self._last - self._start, 1e-9)
+            # The rate since the last line: what came first (starting processes, say) would spoil it for long.
+            now = time.monotonic()
+            rate = (self.count - self._counted) / max(now - self._last, 1e-9)
+            self._last, self._counted = now, self.count
             left = (self.total - self.count) / rate if rate > 0 else float("inf")
             extra = "".join(f", {name} {value}" for name, value in shown.items())
             print(f"{self.count}/{self.total} {self.unit} ({rate:.3g} {self.unit}/s, ETA {left:.0f} s{extra})",

@@ -71,14 +71,14 @@ def test_draws_differ_and_a_draw_does_not_depend_on_how_many_there_are():
 
 
 def test_k_beyond_a_class_names_the_class_its_count_and_the_remedy():
-    with pytest.raises(InputError, match=r"k_shot=5: class 'bow' has only 4 labelled clips.*lower k_shot to at most 4"):
+    with pytest.raises(InputError, match=r"k_shot=5: class 'bow' has only 4 labelled videos.*lower k_shot to at most 4"):
         episodes.draw(store(), "train", "test", [1, 5], 2, 0)
 
 
 def test_a_class_that_only_queries_have_is_refused():
     data = store()
     data.splits["train"] = [name for name in data.splits["train"] if not name.startswith("kick")]
-    with pytest.raises(InputError, match="class 'kick' has only 0 labelled clips"):
+    with pytest.raises(InputError, match="class 'kick' has only 0 labelled videos"):
         episodes.draw(data, "train", "test", [1], 2, 0)
 
 
@@ -121,7 +121,17 @@ def test_within_one_split_the_drawn_videos_are_not_asked():
         assert [data.groups[i] not in videos for i in drawn.queries] == list(asked)
         assert asked.any() and not asked.all()
     with pytest.raises(InputError, match="no query is left"):
-        episodes.draw(data, "train", "train", [6], 3, 0)
+        episodes.draw(data, "train", "train", [3], 3, 0)
+
+
+def test_two_tracks_of_one_video_are_not_two_shots():
+    data = store((6, 6, 6))
+    data.groups = [f"{name[:-1]}{int(name[-1]) // 2}" for name in data.ids]
+    drawn = episodes.draw(data, "train", "test", [1, 3], 20, 0)
+    for row in drawn.support(3):
+        assert len({data.groups[i] for i in drawn.pool[row]}) == 9
+    with pytest.raises(InputError, match=r"only 3 labelled videos"):
+        episodes.draw(data, "train", "test", [4], 2, 0)
 
 
 def test_an_unknown_split_names_those_there_are():

@@ -132,7 +132,7 @@ def test_a_checkpoint_for_3d_poses_is_refused(data, tmp_path, capsys):
 @pytest.mark.parametrize(("argument", "message"), [
     ("checkpoint=nowhere.pt", "checkpoint=nowhere.pt: no such file"),
     ("data=nowhere.pkl", "nowhere.pkl: no such file"),
-    ("k_shot=[1, 7]", "k_shot=7: class '0' has only 6 labelled clips in split 'train'; lower k_shot to at most 6"),
+    ("k_shot=[1, 7]", "k_shot=7: class '0' has only 6 labelled videos in split 'train'; lower k_shot to at most 6"),
     ("query=validation", "no split 'validation' in the data; it has: train, test"),
     ("metods=[rbf]", "unknown key 'metods'; did you mean 'methods'?"),
     ("methods=[svm]", "methods.0"),
