@@ -71,7 +71,7 @@ def test_draws_differ_and_a_draw_does_not_depend_on_how_many_there_are():
 
 
 def test_k_beyond_a_class_names_the_class_its_count_and_the_remedy():
-    with pytest.raises(InputError, match=r"k_shot=5: class 'bow' has only 4 labelled videos.*lower k_shot to at most 4"):
+    with pytest.raises(InputError, match=r"k_shot=5: class .bow. has only 4 .*videos.*lower k_shot to at most 4"):
         episodes.draw(store(), "train", "test", [1, 5], 2, 0)
 
 
