@@ -15,8 +15,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
+demo: export SOURCES := $(SOURCES)
 demo: setup
-	$(BIN)/python -m skelcore.demo $(if $(SOURCES),--sources $(SOURCES))
+	$(BIN)/python -m skelcore.demo
 
 test: setup lint
 	$(BIN)/python -m pytest --cov=skelcore --cov=harvest --cov=pretrain --cov=adapt --cov-report=term

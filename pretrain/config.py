@@ -42,6 +42,7 @@ class PretrainConfig(Config):
 
     data: str = Field(description="PYSKL pickle, folder of NTU .skeleton files, or folder/glob/URL of pose shards")
     output: str = Field(description="folder for checkpoints, TensorBoard events and summary")
+    data_layout: str | None = Field(None, description="layout of a pickle whose joint count does not tell it")
     split: str | None = Field(None, description="train only on this split of the data")
     layout: str | None = Field(None, description="layout to train in; none: the data's own")
     frames: PositiveInt = Field(64, description="frames a clip is resampled to")
@@ -53,8 +54,8 @@ class PretrainConfig(Config):
     optimizer: OptimizerConfig = OptimizerConfig()
     monitor: MonitorConfig = MonitorConfig()
     epochs: PositiveInt = Field(100, description="passes over the data")
-    batch_size: PositiveInt = Field(128, description="clips a step; each is seen in two views")
-    seed: int = Field(0, description="seed of weights, sample order and views")
+    batch_size: int = Field(128, ge=2, description="clips a step; each is seen in two views")
+    seed: int = Field(0, ge=0, description="seed of weights, sample order and views")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU when there is one")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU, fp32 on a CPU")
     workers: int = Field(0, ge=0, description="loader processes; 0 reads in the training process")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,25 +37,27 @@ def execute(config: PretrainConfig) -> None:
     summary = {"clips": len(trainer.dataset), "steps": trainer.step, **metrics}
     write_text(output / "summary.json", json.dumps(summary, indent=1) + "\n")
     shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-    print(f"pretrained {config.encoder.name} for {trainer.step} steps ({shown or 'nothing left to do'}) -> "
-          f"{output / 'checkpoint.pt'}")
+    print(f"pretrained {config.encoder.name} for {trainer.step} steps ({shown}) -> {output / 'checkpoint.pt'}")
 
 
 def _trainer(config: PretrainConfig) -> Trainer:
-    store = _open(config.data, config.split)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("WORLD_SIZE: this trains in one process; start it without torchrun")
+    store = _open(config.data, config.data_layout, config.split)
     monitor = None
     if config.monitor.data is not None:
-        monitor = _open(config.monitor.data, config.monitor.split)
+        monitor = _open(config.monitor.data, config.data_layout, config.monitor.split)
         if not (np.asarray(monitor.labels) >= 0).any():
             raise InputError(f"monitor.data={config.monitor.data}: no labels there; leave it out or give labels")
     return Trainer(config, store, monitor)
 
 
-def _open(uri: str, split: str | None) -> Store:
-    store = open_store(uri)
-    if len(store) == 0:
-        raise InputError(f"data={uri}: holds no pose sequences")
-    return store if split is None else Subset(store, indices_of(store, split))
+def _open(uri: str, layout: str | None, split: str | None) -> Store:
+    store = open_store(uri, layout)
+    found = store if split is None else Subset(store, indices_of(store, split))
+    if len(found) == 0:
+        raise InputError(f"data={uri}: holds no pose sequences" + (f" in split {split!r}" if split else ""))
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,19 +20,22 @@ from pretrain.objectives.vicreg import VICReg
 from pretrain.schedule import learning_rate
 from skelcore import checkpoint, encoders, views
 from skelcore.batches import Batch, ClipDataset, ClipSampler, loader
-from skelcore.config import digest
 from skelcore.draw import contact_sheet
 from skelcore.errors import InputError, RunError
 from skelcore.progress import Progress
 from skelcore.sequence import PoseSequence
-from skelcore.store import Store
+from skelcore.store import Store, Subset
 
-# What may change between a run and its resumption without changing its result.
-_FREE_TO_CHANGE = {"output", "device", "workers", "save_every_epochs", "log_every_steps"}
+# What may change between a run and its resumption without changing its result; the data's content is checked itself.
+_FREE_TO_CHANGE = {"data", "monitor", "output", "device", "workers", "save_every_epochs", "log_every_steps"}
+_MOST_WATCHED = 4096  # clips on which the features' health is measured when no monitor set is given
 
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM arrived; the state is saved."""
+
+    def __init__(self, signal_number: int) -> None:
+        self.signal = signal_number
 
 
 class Trainer:
@@ -49,6 +51,8 @@ class Trainer:
                              f"data={config.data}; lower it")
         self.sampler = ClipSampler(len(self.dataset), config.batch_size, config.seed)
         self.monitor = monitor
+        self.watched = self._watched(store)
+        self.metrics: dict[str, float] = {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.encoder = encoders.build(config.encoder.name, self.layout, store.channels + 1, config.encoder.width)
@@ -72,30 +76,36 @@ class Trainer:
 
     def run(self) -> dict[str, float]:
         """Train to the end and return the last metrics; raises RunError when the loss is not finite."""
-        self.output.mkdir(parents=True, exist_ok=True)
+        try:
+            self.output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"output={self.output}: cannot be written: {error.strerror}") from None
         self._resume()
-        metrics: dict[str, float] = {}
-        with (SummaryWriter(str(self.output), purge_step=self.step) as board, _interruption() as interrupted,
+        if self.step == self.total_steps:
+            return self.metrics
+        # What an interrupted run wrote beyond the step that it saved is taken back.
+        with (SummaryWriter(str(self.output), purge_step=self.step + 1) as board, _interruption() as interrupted,
               Progress(self.total_steps, "steps", self.step) as progress):
             batches = loader(self.dataset, self.sampler, self.config.workers)
             while self.step < self.total_steps:
+                started = time.perf_counter()
                 for batch in batches:
-                    started = time.perf_counter()
                     shown = self.train_step(batch)
-                    metrics["loss"] = shown["loss/total"]
-                    progress.update(loss=metrics["loss"])
+                    self.metrics["loss"] = shown["loss/total"]
+                    progress.update(loss=self.metrics["loss"])
                     if self.step % self.config.log_every_steps == 0:
                         shown["speed/clips_per_second"] = len(batch) / (time.perf_counter() - started)
                         _write(board, shown, self.step)
-                    if interrupted():
+                    if interrupted and self.step < self.total_steps:
                         self.save()
-                        raise Interrupted
+                        raise Interrupted(interrupted[0])
+                    started = time.perf_counter()
                 epoch, last = self.step // self.steps_per_epoch, self.step == self.total_steps
                 if last or epoch % self.config.monitor.every_epochs == 0:
-                    metrics.update(self.look(board))
+                    self.metrics.update(self.look(board))
                 if last or epoch % self.config.save_every_epochs == 0:
                     self.save()
-        return metrics
+        return self.metrics
 
     def train_step(self, batch: Batch) -> dict[str, float]:
         """One optimiser step on a batch; returns what to log."""
@@ -106,7 +116,9 @@ class Trainer:
             group["lr"] = rate
         self.encoder.train()
         with self.autocast:
-            loss, terms = self.objective(self._encode(*self._view(batch)), self._encode(*self._view(batch)))
+            first, second = self._encode(*self._view(batch)), self._encode(*self._view(batch))
+        # In full precision: variances and covariances of half-precision embeddings lose their small differences.
+        loss, terms = self.objective(first.float(), second.float())
         if not torch.isfinite(loss):
             raise RunError(f"the loss is {loss.item()} at step {self.step}: lower optimizer.lr; "
                            f"the last checkpoint in {self.output} is whole")
@@ -121,10 +133,7 @@ class Trainer:
     @torch.no_grad()
     def look(self, board: SummaryWriter) -> dict[str, float]:
         """Write the health of the features, their kNN accuracy where labels are given, and a figure of two views."""
-        dataset = self.dataset
-        if self.monitor is not None:
-            dataset = ClipDataset(self.monitor, self.config.frames, self.config.persons, self.layout.name)
-        features, index = self._embed(dataset)
+        features, index = self._embed(self.watched)
         shown = {"features/std": feature_std(features), "features/effective_rank": effective_rank(features)}
         if self.monitor is not None:
             labelled = self.monitor.labels[index] >= 0
@@ -140,7 +149,7 @@ class Trainer:
         checkpoint.save_encoder(
             self.output / "checkpoint.pt", self.encoder, self.config.frames, self.config.stream,
             persons=self.config.persons, config=self.config.model_dump(mode="json"),
-            config_hash=digest(self.config, _FREE_TO_CHANGE), data_fingerprint=self.dataset.store.fingerprint,
+            metrics=self.metrics, device=self.device.type, data_fingerprint=self.dataset.store.fingerprint,
             objective=self.objective.state_dict(), optimizer=self.optimizer.state_dict(),
             sampler=self.sampler.state_dict(), generator=self.generator.get_state(), step=self.step)
 
@@ -149,16 +158,35 @@ class Trainer:
         if not path.exists():
             return
         state = checkpoint.load(path)
-        if state.get("config_hash") != digest(self.config, _FREE_TO_CHANGE):
-            raise InputError(f"{path} belongs to a run with another configuration; choose another output= or remove it")
-        if state.get("data_fingerprint") != self.dataset.store.fingerprint:
+        old, new = state.get("config"), self.config.model_dump(mode="json")
+        if not isinstance(old, dict):
+            raise InputError(f"{path} was not written by a pretraining run; choose another output= or remove it")
+        differing = [key for key in new if key not in _FREE_TO_CHANGE and old.get(key) != new[key]]
+        if differing:
+            raise InputError(f"{path} belongs to a run with another configuration ({', '.join(differing)}); "
+                             "choose another output= or remove it")
+        if state["data_fingerprint"] != self.dataset.store.fingerprint:
             raise InputError(f"{path} belongs to a run on other data; choose another output= or remove it")
+        if state["device"] != self.device.type:
+            raise InputError(f"{path} was trained on {state['device']}, whose random numbers {self.device.type} cannot "
+                             f"go on with; resume with device={state['device']}, or choose another output=")
         self.encoder.load_state_dict(state["encoder"])
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.sampler.load_state_dict(state["sampler"])
         self.generator.set_state(state["generator"])
-        self.step = int(state["step"])
+        self.step, self.metrics = int(state["step"]), dict(state["metrics"])
+
+    def _watched(self, store: Store) -> ClipDataset:
+        """The clips that ``look`` measures: the monitor set, or as many of the data as it takes."""
+        if self.monitor is None:
+            count = min(len(store), _MOST_WATCHED)
+            chosen = np.random.default_rng(self.config.seed).choice(len(store), count, replace=False)
+            return ClipDataset(Subset(store, np.sort(chosen)), self.config.frames, self.config.persons, self.layout)
+        if self.monitor.channels != store.channels:
+            raise InputError(f"monitor.data={self.config.monitor.data}: has {self.monitor.channels}D poses, "
+                             f"data={self.config.data} {store.channels}D ones")
+        return ClipDataset(self.monitor, self.config.frames, self.config.persons, self.layout)
 
     def _view(self, batch: Batch) -> tuple[Tensor, Tensor]:
         return self.views(batch.keypoints, batch.scores, self.layout, self.generator)
@@ -225,13 +253,13 @@ def _write(board: SummaryWriter, values: dict[str, float], step: int) -> None:
 
 
 @contextlib.contextmanager
-def _interruption() -> Iterator[Any]:
+def _interruption() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM, so that a step ends and the state is saved before the process goes."""
     seen: list[int] = []
     previous = {number: signal.signal(number, lambda got, _: seen.append(got))
                 for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(seen)
+        yield seen
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -120,6 +120,8 @@ class ClipDataset(Dataset[Batch]):
                  channels: int | None = None) -> None:
         self.store, self.frames, self.persons = store, frames, persons
         self.layout = store.layout if layout is None else layouts.get(layout)
+        if not store.layout.matrix_to(self.layout).any():
+            raise InputError(f"layout={self.layout.name}: the data, in {store.layout.name}, give none of its joints")
         self.channels = channels or store.channels
         if self.channels > store.channels:
             raise InputError(f"channels={channels}, but the data have {store.channels} coordinates a joint")

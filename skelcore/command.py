@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import traceback
@@ -14,6 +15,9 @@ from skelcore import config as configs
 from skelcore.errors import InputError, RunError
 
 C = TypeVar("C", bound=configs.Config)
+
+# key=value or key.sub=value, but no URL or path that happens to hold an equals sign.
+_OVERRIDE = re.compile(r"[A-Za-z_][\w.-]*=")
 
 
 def run(argv: Sequence[str], cls: type[C], description: str, plan: Callable[[C], str], execute: Callable[[C], None],
@@ -40,9 +44,9 @@ def run(argv: Sequence[str], cls: type[C], description: str, plan: Callable[[C],
     except RunError as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return 128 + getattr(interrupt, "signal", signal.SIGINT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -64,14 +68,14 @@ def _parse(argv: Sequence[str], cls: type[configs.Config]) -> tuple[str | None, 
         elif word.startswith("--"):
             key, separator, value = word[2:].partition("=")
             values = [value] if separator else []
-            while not separator and rest and not rest[0].startswith("--") and "=" not in rest[0]:
+            while not separator and rest and not rest[0].startswith("--") and not _OVERRIDE.match(rest[0]):
                 values.append(rest.pop(0))
             if not values:
                 raise InputError(f"option {word} needs a value")
             field = key.replace("-", "_")
             plural = len(values) > 1 or (_is_list(cls, field) and not values[0].startswith("["))
             overrides.append(f"{field}=[{', '.join(map(_quote, values))}]" if plural else f"{field}={values[0]}")
-        elif "=" in word:
+        elif _OVERRIDE.match(word):
             overrides.append(word)
         elif path is None:
             path = word

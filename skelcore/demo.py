@@ -8,6 +8,8 @@ import functools
 import io
 import json
 import multiprocessing
+import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,7 +25,7 @@ from pydantic import Field, PositiveInt
 
 from skelcore import command, demo_report, mannequin
 from skelcore.config import Config
-from skelcore.errors import RunError
+from skelcore.errors import InputError, RunError
 from skelcore.files import atomic, write_text
 from skelcore.progress import Progress
 
@@ -135,18 +137,30 @@ def _run(module: str, *arguments: str) -> float:
     return time.monotonic() - started
 
 
+def _cleared(output: Path) -> dict[str, Path]:
+    """The stages' folders, empty; only a folder that an earlier demonstration marked as its own is cleared."""
+    stages = {name: output / name for name in ("harvest", "pretrain", "adapt")}
+    marker = output / ".demonstration"
+    taken = [folder for folder in stages.values() if folder.exists()]
+    if taken and not marker.exists():
+        raise InputError(f"output={output}: {taken[0]} is not the demonstration's own; choose another folder")
+    for folder in taken:
+        shutil.rmtree(folder)
+    write_text(marker, "Folders beside this file are deleted by the next demonstration.\n")
+    return stages
+
+
 def execute(config: DemoConfig) -> None:
     """Run the chain; rendered videos are kept between runs, everything else starts afresh."""
     output = Path(config.output)
-    stages = {name: output / name for name in ("harvest", "pretrain", "adapt")}
-    for folder in stages.values():
-        shutil.rmtree(folder, ignore_errors=True)
+    stages = _cleared(output)
+    videos = output / f"videos-{config.seconds:g}s-{config.fps}fps"
     seconds = {}
     started = time.monotonic()
     print(f"rendering {len(clips(config))} clips of {len(mannequin.ACTIONS)} actions", flush=True)
-    render(config, output / "videos")
+    render(config, videos)
     seconds["render"] = time.monotonic() - started
-    with serve(output / "videos") as address:
+    with serve(videos) as address:
         write_text(output / "sources.csv", list_sources(config, address))
         sources = json.dumps([str(output / "sources.csv"), *config.sources])
         seconds["harvest"] = _run("harvest.run", str(CONFIGS / "harvest.yaml"), f"sources={sources}",
@@ -168,7 +182,10 @@ def plan(config: DemoConfig) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return command.run(sys.argv[1:] if argv is None else argv, DemoConfig, __doc__ or "", plan, execute)
+    words = list(sys.argv[1:] if argv is None else argv)
+    # `make demo SOURCES="..."` hands them over in the environment, where no shell reads them.
+    own = shlex.split(os.environ.get("SOURCES", ""))
+    return command.run([*words, *(["--sources", *own] if own else [])], DemoConfig, __doc__ or "", plan, execute)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +123,8 @@ class Subset:
 
     @property
     def fingerprint(self) -> str:
-        return self.store.fingerprint
+        chosen = np.asarray(self.indices, "<i8").tobytes()
+        return hashlib.sha256(self.store.fingerprint.encode() + chosen).hexdigest()
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -55,8 +55,7 @@ class VICReg(nn.Module):
         """Loss and its unweighted terms; raises InputError for a batch of one, whose variance is undefined."""
         if len(first) < 2:
             raise InputError("batch_size: vicreg needs at least 2 clips a batch")
-        # In full precision: variances of half-precision embeddings lose the hinge's small differences.
-        embedded = [self.expander(features).float() for features in (first, second)]
+        embedded = [self.expander(features) for features in (first, second)]
         terms = {
             "invariance": invariance_loss(*embedded),
             "variance": (variance_loss(embedded[0]) + variance_loss(embedded[1])) / 2,

@@ -28,7 +28,8 @@ def test_a_run_leaves_checkpoint_configuration_and_summary(tmp_path: Path, poses
     before = (tmp_path / "checkpoint.pt").stat().st_mtime_ns
     assert run.main(arguments) == 0
     assert (tmp_path / "checkpoint.pt").stat().st_mtime_ns == before
-    assert "nothing left to do" in capsys.readouterr().out
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    assert "for 6 steps" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -41,12 +42,23 @@ def test_a_run_leaves_checkpoint_configuration_and_summary(tmp_path: Path, poses
     (["data={poses}", "output=x", "encoder.name=stgcn"], "did you mean stgcn++"),
     (["data={poses}", "output=x", "batch_size=4000"], "batch_size=4000 exceeds"),
     (["data={poses}", "output=x", "device=tpu"], "device"),
+    (["data={poses}", "output=x", "layout=hand21"], "give none of its joints"),
+    (["data={poses}", "output=x", "batch_size=1"], "batch_size"),
+    (["data={poses}", "output=x", "seed=-1"], "seed"),
+    (["data={poses}", "output={poses}/x"], "cannot be written"),
 ])
 def test_bad_input_is_one_line_and_status_two(arguments: list[str], message: str, poses: Path,
                                               capsys: pytest.CaptureFixture[str]) -> None:
     assert run.main([CONFIG, "batch_size=8", *(argument.format(poses=poses) for argument in arguments)]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_several_processes_are_refused_rather_than_run_apart(poses: Path, monkeypatch: pytest.MonkeyPatch,
+                                                             capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run.main([CONFIG, f"data={poses}", "output=x"]) == 2
+    assert "without torchrun" in capsys.readouterr().err
 
 
 def test_dry_run_plans_and_writes_nothing(tmp_path: Path, poses: Path, capsys: pytest.CaptureFixture[str]) -> None:

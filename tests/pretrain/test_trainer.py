@@ -4,7 +4,9 @@ import itertools
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +17,7 @@ from pretrain.trainer import Interrupted, Trainer
 from skelcore import checkpoint, encoders, views
 from skelcore.config import build
 from skelcore.errors import InputError, RunError
-from skelcore.store import Store
+from skelcore.store import Store, Subset
 
 
 def config(output: Path, **changes: object) -> PretrainConfig:
@@ -87,9 +89,48 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_checkpoint_whole(tmp_pat
 
 def test_another_configuration_or_other_data_are_refused(tmp_path: Path, store: Store) -> None:
     Trainer(config(tmp_path, epochs=1), store).run()
-    with pytest.raises(InputError, match="another configuration"):
-        Trainer(config(tmp_path, epochs=1, seed=5), store).run()
+    with pytest.raises(InputError, match=r"another configuration \(encoder, seed\)"):
+        Trainer(config(tmp_path, epochs=1, seed=5, encoder={"width": 16}), store).run()
+    with pytest.raises(InputError, match="on other data"):
+        Trainer(config(tmp_path, epochs=1), Subset(store, np.arange(20))).run()
     Trainer(config(tmp_path, epochs=1, log_every_steps=3), store).run()
+
+
+def test_a_checkpoint_of_another_device_is_refused(tmp_path: Path, store: Store) -> None:
+    Trainer(config(tmp_path, epochs=1), store).run()
+    state = checkpoint.load(tmp_path / "checkpoint.pt")
+    checkpoint.save(tmp_path / "checkpoint.pt", {**state, "device": "cuda"})
+    with pytest.raises(InputError, match="trained on cuda"):
+        Trainer(config(tmp_path, epochs=1), store).run()
+
+
+def test_data_and_monitor_must_share_joints_and_dimensions(tmp_path: Path, store: Store) -> None:
+    with pytest.raises(InputError, match="give none of its joints"):
+        Trainer(config(tmp_path, layout="hand21"), store)
+    deep = SimpleNamespace(**{name: getattr(store, name) for name in ("labels", "groups", "layout", "ids")}, channels=3)
+    with pytest.raises(InputError, match=r"3D poses.*2D"):
+        Trainer(config(tmp_path), store, monitor=deep)  # type: ignore[arg-type]
+
+
+def test_resuming_and_repeating_keep_the_events(tmp_path: Path, store: Store,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def steps(tag: str) -> list[int]:
+        events = EventAccumulator(str(tmp_path))
+        events.Reload()
+        return [point.step for point in events.Scalars(tag)]
+
+    trainer = Trainer(config(tmp_path), store, monitor=store)
+    write = trainer.save
+    monkeypatch.setattr(trainer, "save", lambda: (write(), trainer.step == 10 and os.kill(os.getpid(), signal.SIGTERM)))
+    with pytest.raises(Interrupted) as caught:
+        trainer.run()
+    assert caught.value.signal == signal.SIGTERM
+    first = Trainer(config(tmp_path), store, monitor=store).run()
+    assert steps("loss/total") == list(range(1, 21)) and steps("knn/accuracy") == [10, 20]
+    assert Trainer(config(tmp_path), store, monitor=store).run() == first
+    assert steps("loss/total") == list(range(1, 21)) and steps("knn/accuracy") == [10, 20]
 
 
 def test_batch_larger_than_the_data_is_refused(tmp_path: Path, store: Store) -> None:

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from harvest.estimators import weights
 from skelcore import demo
@@ -33,6 +34,21 @@ def test_bad_settings_are_one_line_and_status_two(argument: str, message: str,
 def test_dry_run_plans_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert demo.main([f"output={tmp_path / 'demo'}", "--dry-run"]) == 0
     assert "260 clips" in capsys.readouterr().out and not (tmp_path / "demo").exists()
+
+
+def test_folders_of_others_are_never_cleared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "harvest").mkdir()
+    (tmp_path / "harvest/mine.py").touch()
+    assert demo.main([f"output={tmp_path}"]) == 2
+    assert "not the demonstration's own" in capsys.readouterr().err and (tmp_path / "harvest/mine.py").exists()
+
+
+def test_sources_of_the_environment_reach_the_harvest_unharmed(monkeypatch: pytest.MonkeyPatch,
+                                                               capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("SOURCES", "clip.mp4 'my clips/' https://example.org/watch?v=a&t=1")
+    assert demo.main(["--dry-run"]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out.partition("\n\n")[0])
+    assert shown["sources"] == ["clip.mp4", "my clips/", "https://example.org/watch?v=a&t=1"]
 
 
 @pytest.mark.slow
