@@ -27,24 +27,26 @@ class AdaptConfig(Config):
     query: str = Field("test", description="split that is classified; the support split itself, without drawn videos")
     k_shot: list[Shots] = Field([1, 2, 5, 10], min_length=1, description="labelled clips a class")
     draws: int = Field(10, ge=2, description="independent nested draws of the support; the interval is over these")
-    seed: int = Field(0, description="seed of the first draw; draw i has seed + i")
+    seed: int = Field(0, ge=0, le=2**32, description="seed of the first draw; draw i has seed + i")
 
     representations: list[Representation] = Field(
         ["pretrained", "scratch", "uncalibrated", "raw", "filled"], min_length=1,
-        description="frozen encoder; random weights with batch norm calibrated on the support split, and as "
-                    "initialised, which is nearly a linear map; coordinates")
+        description="frozen encoder; random weights with batch norm calibrated on the clips that whiten "
+                    "learns from, and as initialised, which is nearly a linear map; coordinates")
     methods: list[Method] = Field(["prototype", "ridge", "rbf", "logistic"], min_length=1,
                                   description="heads; each runs on each representation")
     scratch_inits: int = Field(3, ge=1, description="random initialisations averaged into a row of random weights")
     map_layout: bool = Field(False, description="convert the data to the checkpoint's layout when the two differ")
 
     frames: int | None = Field(None, ge=2, description="frames an encoder sees; null is the checkpoint's own number")
-    persons: int = Field(1, ge=1, description="persons of a clip that are used")
+    persons: int | None = Field(None, ge=1, description="persons of a clip that are used, by coordinates too; null is "
+                                                       "the checkpoint's own number, or 1")
     pool: Literal["mean", "segments"] = Field(
         "mean", description="encoder features: its pooled output, or averages of temporal segments side by side")
     segments: int = Field(4, ge=1, description="temporal segments of pool=segments")
     whiten: Literal["none", "standard", "pca"] = Field(
-        "standard", description="rescaling learnt on the unlabelled support split: none, by feature, by axis")
+        "standard", description="rescaling learnt on the support split without its labels (transductive where that "
+                                "is the query split, too): none, by feature, by axis")
     raw_frames: int = Field(32, ge=2, description="frames of raw and filled")
 
     batch_size: int = Field(128, ge=1, description="clips a forward pass; does not change the result")

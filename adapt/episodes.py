@@ -36,6 +36,22 @@ class Episodes:
     seeds: tuple[int, ...]
     asked: np.ndarray
 
+    @property
+    def transductive(self) -> bool:
+        """Whether statistics of the pool have seen queries: support and query share a split."""
+        return bool(np.isin(self.queries, self.pool).any())
+
+    @property
+    def used(self) -> np.ndarray:
+        """Positions in the store of the pool's clips, then of the queries that are not among them."""
+        return np.concatenate([self.pool, np.setdiff1d(self.queries, self.pool)])
+
+    @property
+    def query_rows(self) -> np.ndarray:
+        """Where each query (Q,) is in ``used``."""
+        order = np.argsort(self.used)
+        return order[np.searchsorted(self.used, self.queries, sorter=order)]
+
     def support(self, k: int) -> np.ndarray:
         """Positions (D, W * k) in the pool of the k-shot supports, class by class."""
         return self.draws[:, :, :k].reshape(len(self.draws), -1)

@@ -48,9 +48,10 @@ class Clips:
         return map(self._input, self.batches())
 
     def mixed_inputs(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The same of the first ``count`` clips, for calibration: stores are often sorted by class, and batch-norm
-        statistics depend on the batches, so these are mixed and of a fixed size."""
-        return map(self._input, self._batches(ClipSampler(count, _CALIBRATION_BATCH, seed=0, drop_last=False)))
+        """The same of the first ``count`` clips, for calibration: stores are often sorted by class, so batches are
+        mixed, and each weighs the same, so they are equally large: up to 64 clips, and fewer than 64 are left out."""
+        size = count // -(-count // _CALIBRATION_BATCH)
+        return map(self._input, self._batches(ClipSampler(count, size, seed=0, drop_last=True)))
 
     def _batches(self, sampler: ClipSampler) -> Iterator[Batch]:
         return (batch.to(self.device) for batch in loader(self._dataset, sampler, self.workers))

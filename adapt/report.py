@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from adapt.results import Difference, Row
+from adapt.results import Difference, Row, shown
 from skelcore.files import atomic
 
 COLOURS = {"pretrained": "#0b6fb8", "scratch": "#d1711c", "uncalibrated": "#8a5cb5", "raw": "#6b6b6b",
@@ -61,7 +61,9 @@ def page(rows: Sequence[Row], differences: Sequence[Difference], facts: Sequence
     parts = ["# Few-shot evaluation", "\n".join(f"* {fact}" for fact in facts), " ".join(notes), markdown(table(rows))]
     if differences:
         parts += ["In points, on the same draws:", markdown(difference_table(differences))]
+    row = shown(rows)
     parts += ["![accuracy against k](accuracy.png)", "![confusion matrix](confusion.png)",
+              f"Confusion matrix of `{row.name}` at {row.k}-shot, a fixed choice and not the best on the queries.",
               f"Reproduce with\n\n```\n{command}\n```"]
     return "\n\n".join(parts) + "\n"
 

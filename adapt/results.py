@@ -3,7 +3,8 @@
 ``results.json`` holds, all accuracies as fractions:
 
 * ``schema`` 1; ``command`` that reproduces the folder; ``config`` resolved; ``versions`` of Python and libraries
-* ``data``: ``uri``, ``fingerprint``, ``layout``, ``classes``, clips labelled in the ``support`` and ``query`` splits
+* ``data``: ``uri``, ``fingerprint``, ``layout``, ``classes``, clips labelled in the ``support`` and ``query`` splits,
+  ``persons`` of a clip that were used, and ``statistics``, which says whether whitening and calibration saw queries
 * ``checkpoint``: null, or ``path``, ``sha256``, ``spec`` of the encoder, ``frames`` and ``stream``
 * ``draws``: ``seeds``, and under ``sha256`` for each k the hash of each draw's sorted ids, one a line
 * ``rows``: per ``representation``, ``method`` and ``k``: ``accuracy`` of each draw, their ``mean`` and ``half_width``
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -82,10 +84,11 @@ def differences(rows: list[Row]) -> list[Difference]:
             if representation == "pretrained" and (minus, method, k) in found]
 
 
-def best(rows: list[Row]) -> Row:
-    """The row to look at closely: the most accurate pretrained one at the largest k, or of any kind without such."""
+def shown(rows: Sequence[Row]) -> Row:
+    """The row whose confusion matrix is drawn, by a rule without accuracies, which would be a choice made on queries:
+    at the largest k, ``pretrained`` (else the first representation) with ``ridge`` (else the first head)."""
     last = [each for each in rows if each.k == max(other.k for other in rows)]
-    return max([each for each in last if each.representation == "pretrained"] or last, key=lambda each: each.mean)
+    return min(last, key=lambda each: (each.representation != "pretrained", each.method != "ridge"))
 
 
 def versions() -> dict[str, str]:

@@ -6,10 +6,11 @@ import hashlib
 import os
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -33,6 +34,20 @@ class Source:
     encoder: Encoder
     sha256: str
     clips: features.Clips
+    note: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is evaluated, opened and checked: ``used`` holds the pool's and the queries' clips, each once."""
+
+    store: Store
+    drawn: episodes.Episodes
+    used: Store
+    kinds: list[str]
+    source: Source | None
+    persons: int
+    device: torch.device
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,27 +55,64 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def plan(config: AdaptConfig) -> str:
-    """What the evaluation would do."""
-    kinds = ", ".join(_representations(config))
-    return (f"{config.draws} nested draws of {_list(config.k_shot)} clips a class from {config.data}:{config.support}, "
-            f"classifying {config.query}; features: {kinds}; heads: {', '.join(config.methods)}; "
-            f"writes {config.output}/results.json, results.md, accuracy.png, confusion.png")
+    """What the evaluation would do, after the checks that it begins with."""
+    task = prepare(config)
+    drawn = task.drawn
+    return "\n".join([
+        f"{config.draws} nested draws of {_list(config.k_shot)} clips a class from {config.data}:{config.support} "
+        f"({len(drawn.pool)} clips, {len(drawn.classes)} classes), classifying {config.query} "
+        f"({len(drawn.queries)} clips); persons a clip: {task.persons}; features: {', '.join(task.kinds)}; "
+        f"heads: {', '.join(config.methods)}; writes {config.output}/results.json, results.md, accuracy.png, "
+        "confusion.png", *_notes(config, task)])
 
 
 def execute(config: AdaptConfig) -> None:
     """Run the evaluation and write its folder."""
-    store = open_store(config.data, config.data_layout)
-    drawn = episodes.draw(store, config.support, config.query, config.k_shot, config.draws, config.seed)
+    task = prepare(config)
+    for note in _notes(config, task):
+        print(note)
+    rows, predictions = _evaluate(config, task)
+    _write(config, task, rows, predictions)
+
+
+def prepare(config: AdaptConfig) -> Task:
+    """Open and check all that an evaluation needs, and write nothing; raises InputError for what is wrong."""
+    _check_writable("output", Path(config.output))
+    _check_writable("cache", _cache_folder(config))
     kinds = _representations(config)
     if not kinds:
         raise InputError("checkpoint=null leaves no representation: name a checkpoint or add raw to representations")
-    if config.checkpoint is None and len(kinds) < len(config.representations):
-        print("note: no checkpoint was given, so only coordinates are evaluated (checkpoint=PATH adds the encoder)")
     device = _device(config.device)
-    both = Subset(store, np.concatenate([drawn.pool, drawn.queries]))
-    source = None if COORDINATES.issuperset(kinds) else _source(config, both, device)
-    rows, predictions = _evaluate(config, both, drawn, kinds, source, device)
-    _write(config, store, drawn, source, rows, predictions)
+    store = open_store(config.data, config.data_layout)
+    drawn = episodes.draw(store, config.support, config.query, config.k_shot, config.draws, config.seed)
+    used = Subset(store, drawn.used)
+    source = None if config.checkpoint is None else _source(config, used, device)
+    persons = source.clips.persons if source else config.persons or 1
+    return Task(store, drawn, used, kinds, source, persons, device)
+
+
+def _check_writable(field: str, folder: Path) -> None:
+    """Try a nameless file in the folder, or in the nearest one that is there."""
+    nearest = folder
+    try:
+        while not nearest.exists():
+            nearest = nearest.parent
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise InputError(f"{field}={folder}: cannot be written to ({error.strerror}); name another folder") from None
+
+
+def _cache_folder(config: AdaptConfig) -> Path:
+    return Path(config.cache or Path(config.output) / "cache")
+
+
+def _notes(config: AdaptConfig, task: Task) -> list[str]:
+    notes = [task.source.note] if task.source and task.source.note else []
+    if len(task.kinds) < len(config.representations):
+        notes.append("note: no checkpoint was given, so only coordinates are evaluated (checkpoint=PATH adds the "
+                     "encoder)")
+    return notes
 
 
 def _representations(config: AdaptConfig) -> list[str]:
@@ -87,64 +139,67 @@ def _source(config: AdaptConfig, store: Store, device: torch.device) -> Source:
     if not path.is_file():
         raise InputError(f"checkpoint={path}: no such file; pretrain/run.py writes one, checkpoint=null does without")
     encoder, meta = checkpoint.load_encoder(path)
-    _check_layout(config, store.layout, encoder.layout)
+    note = _check_layout(config, store.layout, encoder.layout)
     if encoder.in_channels != store.channels + 1:
         raise InputError(f"checkpoint={path}: its encoder reads {encoder.in_channels - 1}D coordinates and a score, "
                          f"but {config.data} has {store.channels}D poses; use a checkpoint pretrained on such data")
-    frames, stream = meta.get("frames"), meta.get("stream")
-    if not isinstance(frames, int) or frames < 1 or stream not in views.STREAMS:
-        raise InputError(f"checkpoint={path}: must hold `frames` (a positive number) and `stream` (one of "
-                         f"{', '.join(views.STREAMS)}), got {frames!r} and {stream!r}")
-    clips = features.Clips(store, config.frames or frames, config.persons, encoder.layout, stream, config.batch_size,
-                           config.workers, device)
+    frames, persons, stream = meta.get("frames"), meta.get("persons", 1), meta.get("stream")
+    if not (_positive(frames) and _positive(persons) and stream in views.STREAMS):
+        raise InputError(f"checkpoint={path}: must hold `frames` and `persons` (positive numbers) and `stream` (one of "
+                         f"{', '.join(views.STREAMS)}), got {frames!r}, {persons!r} and {stream!r}")
+    clips = features.Clips(store, config.frames or frames, config.persons or persons, encoder.layout, stream,
+                           config.batch_size, config.workers, device)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Source(features.freeze(encoder).to(device), digest, clips)
+    return Source(features.freeze(encoder).to(device), digest, clips, note)
 
 
-def _check_layout(config: AdaptConfig, data: Layout, wanted: Layout) -> None:
+def _positive(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and value >= 1
+
+
+def _check_layout(config: AdaptConfig, data: Layout, wanted: Layout) -> str:
+    """What to tell the user about a conversion, if there is one."""
     if data == wanted:
-        return
+        return ""
     if not config.map_layout:
         raise InputError(f"checkpoint={config.checkpoint} was pretrained on layout {wanted.name}, but {config.data} "
                          f"has layout {data.name}; map_layout=true converts the data")
     absent = [joint for joint, row in zip(wanted.joints, data.matrix_to(wanted), strict=True) if not row.any()]
     if len(absent) == len(wanted):
         raise InputError(f"{config.data}: layout {data.name} gives no joint of the checkpoint's layout {wanted.name}")
-    print(f"note: the data's layout {data.name} is mapped to the checkpoint's {wanted.name}; "
-          f"joints it cannot give: {', '.join(absent) or 'none'}")
+    return (f"note: the data's layout {data.name} is mapped to the checkpoint's {wanted.name}; "
+            f"joints it cannot give: {', '.join(absent) or 'none'}")
 
 
-def _evaluate(config: AdaptConfig, both: Store, drawn: episodes.Episodes, kinds: Sequence[str], source: Source | None,
-              device: torch.device) -> tuple[list[results.Row], dict[tuple[str, int], np.ndarray]]:
+def _evaluate(config: AdaptConfig, task: Task) -> tuple[list[results.Row], dict[tuple[str, int], np.ndarray]]:
     """The table's rows, and each row's predictions (D, Q) by name and k (of the first initialisation)."""
     rows: list[results.Row] = []
     predictions: dict[tuple[str, int], np.ndarray] = {}
     shots = sorted(config.k_shot)
-    for kind in kinds:
-        variants = [(torch.from_numpy(pool).to(device), torch.from_numpy(queries).to(device))
-                    for pool, queries in _features(config, both, drawn, kind, source)]
+    for kind in task.kinds:
+        variants = [(torch.from_numpy(pool).to(task.device), torch.from_numpy(queries).to(task.device))
+                    for pool, queries in _features(config, task, kind)]
         for method in config.methods:
             for k in shots:
-                predicted = [evaluate.predict(method, drawn, *pair, k) for pair in variants]
-                overall, by_class = map(np.stack, zip(*(evaluate.accuracies(each, drawn) for each in predicted),
+                predicted = [evaluate.predict(method, task.drawn, *pair, k) for pair in variants]
+                overall, by_class = map(np.stack, zip(*(evaluate.accuracies(each, task.drawn) for each in predicted),
                                                       strict=True))
                 rows.append(results.row(kind, method, k, overall, by_class))
                 predictions[rows[-1].name, k] = predicted[0]
     return rows, predictions
 
 
-def _features(config: AdaptConfig, both: Store, drawn: episodes.Episodes, kind: str,
-              source: Source | None) -> list[tuple[np.ndarray, np.ndarray]]:
+def _features(config: AdaptConfig, task: Task, kind: str) -> list[tuple[np.ndarray, np.ndarray]]:
     """Pool (P, F) and query (Q, F) features, centred and rescaled, of each initialisation of a representation."""
-    if kind in COORDINATES or source is None:
-        clips = features.Clips(both, config.raw_frames, config.persons, both.layout)
+    count = len(task.drawn.pool)
+    if kind in COORDINATES or task.source is None:
+        clips = features.Clips(task.used, config.raw_frames, task.persons, task.used.layout)
         found = [_cached(config, clips, {"kind": kind}, lambda: features.coordinates(clips, fill=kind == "filled"))]
     else:
-        found = [_encoded(config, source, kind, config.seed + init, len(drawn.pool))
+        found = [_encoded(config, task.source, kind, config.seed + init, count)
                  for init in range(1 if kind == "pretrained" else config.scratch_inits)]
-    count = len(drawn.pool)
     scaled = [features.rescale(each, each[:count], config.whiten) for each in found]
-    return [(each[:count], each[count:]) for each in scaled]
+    return [(each[:count], each[task.drawn.query_rows]) for each in scaled]
 
 
 def _encoded(config: AdaptConfig, source: Source, kind: str, seed: int, pool: int) -> np.ndarray:
@@ -172,27 +227,29 @@ def _counted(clips: features.Clips) -> Iterator[tuple[torch.Tensor, torch.Tensor
 def _cached(config: AdaptConfig, clips: features.Clips, key: dict[str, Any],
             compute: Callable[[], np.ndarray]) -> np.ndarray:
     ids = hashlib.sha256("\n".join(clips.store.ids).encode()).hexdigest()
-    key = key | {"version": 1, "data": clips.store.fingerprint, "ids": ids, "frames": clips.frames,
+    key = key | {"version": 2, "data": clips.store.fingerprint, "ids": ids, "frames": clips.frames,
                  "persons": clips.persons, "layout": clips.layout.name, "stream": clips.stream}
-    return cache.cached(Path(config.cache or Path(config.output) / "cache"), key, compute)
+    return cache.cached(_cache_folder(config), key, compute)
 
 
-def _write(config: AdaptConfig, store: Store, drawn: episodes.Episodes, source: Source | None,
-           rows: list[results.Row], predictions: dict[tuple[str, int], np.ndarray]) -> None:
+def _write(config: AdaptConfig, task: Task, rows: list[results.Row],
+           predictions: dict[tuple[str, int], np.ndarray]) -> None:
     """Everything but the table's JSON first, so that a folder with ``results.json`` is complete."""
+    drawn, source = task.drawn, task.source
     folder = Path(config.output)
     again = f"python adapt/run.py {shlex.quote(os.path.join(config.output, 'config.yaml'))}"
     write_text(folder / "config.yaml", configs.to_yaml(config))
-    facts = [f"data: `{config.data}`, layout {store.layout.name}, {len(drawn.classes)} classes, "
+    facts = [f"data: `{config.data}`, layout {task.store.layout.name}, {len(drawn.classes)} classes, "
              f"{len(drawn.pool)} clips in `{config.support}`, {len(drawn.queries)} in `{config.query}`",
-             f"checkpoint: `{config.checkpoint}`, sha256 {source.sha256[:16]}" if source else "checkpoint: none"]
+             f"checkpoint: `{config.checkpoint}`, sha256 {source.sha256[:16]}" if source else "checkpoint: none",
+             f"statistics: {_statistics(drawn)}"]
     compared = results.differences(rows)
     write_text(folder / "results.md", report.page(rows, compared, facts, again))
     report.plot_accuracy(folder / "accuracy.png", rows)
-    best = results.best(rows)
-    report.plot_confusion(folder / "confusion.png", evaluate.confusion(predictions[best.name, best.k], drawn),
-                          drawn.classes, f"{best.name}, {best.k}-shot: {100 * best.mean:.1f} %")
-    results.write(folder / "results.json", again, config.model_dump(mode="json"), _data(config, store, drawn),
+    row = results.shown(rows)
+    report.plot_confusion(folder / "confusion.png", evaluate.confusion(predictions[row.name, row.k], drawn),
+                          drawn.classes, f"{row.name}, {row.k}-shot: {100 * row.mean:.1f} %")
+    results.write(folder / "results.json", again, config.model_dump(mode="json"), _data(config, task),
                   _checkpoint(config, source), _draws(config, drawn), rows)
     print("\n".join(facts) + "\n\n" + report.text(report.table(rows)))
     if compared:
@@ -200,10 +257,17 @@ def _write(config: AdaptConfig, store: Store, drawn: episodes.Episodes, source: 
     print(f"\nwrote {folder / 'results.json'}, results.md, accuracy.png, confusion.png")
 
 
-def _data(config: AdaptConfig, store: Store, drawn: episodes.Episodes) -> dict[str, Any]:
-    return {"uri": config.data, "fingerprint": store.fingerprint, "layout": store.layout.name,
+def _statistics(drawn: episodes.Episodes) -> str:
+    queries = "which holds the queries: transductive" if drawn.transductive else "which holds no query: inductive"
+    return f"whitening and batch-norm calibration are taken from the unlabelled pool, {queries}"
+
+
+def _data(config: AdaptConfig, task: Task) -> dict[str, Any]:
+    drawn = task.drawn
+    return {"uri": config.data, "fingerprint": task.store.fingerprint, "layout": task.store.layout.name,
             "classes": list(drawn.classes), "support": {"split": config.support, "clips": len(drawn.pool)},
-            "query": {"split": config.query, "clips": len(drawn.queries)}}
+            "query": {"split": config.query, "clips": len(drawn.queries)}, "persons": task.persons,
+            "statistics": _statistics(drawn)}
 
 
 def _checkpoint(config: AdaptConfig, source: Source | None) -> dict[str, Any] | None:

@@ -15,18 +15,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
+from urllib.parse import urlsplit
 
 import fsspec
 import numpy as np
 
 from skelcore import ntu, unpickle
 from skelcore import records as checks
-from skelcore.errors import InputError
+from skelcore.errors import InputError, RunError
 from skelcore.files import atomic, write_text
 from skelcore.layouts import LAYOUTS, Layout
 from skelcore.layouts import get as get_layout
 from skelcore.progress import Progress
 from skelcore.sequence import PoseSequence
+from skelcore.store import missing, reaching
 
 _MAX_FLOAT16 = 65504
 
@@ -176,17 +178,15 @@ class _HashedFile:
         return self._file.seek(offset, whence)
 
 
+def _open(path: str) -> Any:
+    files, inner = fsspec.core.url_to_fs(path)  # fsspec.open would take the ? of a query for a wildcard
+    return files.open(inner, "rb")
+
+
 @contextmanager
 def _opened(path: str) -> Iterator[_HashedFile]:
-    try:
-        with fsspec.open(path, "rb") as file:
-            yield _HashedFile(file)
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, ImportError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+    with reaching(path), _open(path) as file:
+        yield _HashedFile(file)
 
 
 def _take_apart(content: Any, path: str) -> tuple[list[dict[str, Any]], dict[str, Any], str | None]:
@@ -210,6 +210,9 @@ def _take_apart(content: Any, path: str) -> tuple[list[dict[str, Any]], dict[str
 
 
 def _classes_path(path: str) -> str:
+    if "://" in path:  # what follows the path of a URL, such as a token, stays
+        url = urlsplit(path)
+        return url._replace(path=_classes_path(url.path)).geturl() if url.path else path
     stem = PurePosixPath(path).stem
     return path[:len(path) - len(PurePosixPath(path).name)] + f"{stem}_classes.json"
 
@@ -217,10 +220,13 @@ def _classes_path(path: str) -> str:
 def _classes(path: str, labels: np.ndarray) -> list[str]:
     sidecar, count = _classes_path(path), int(labels.max()) + 1
     try:
-        with fsspec.open(sidecar, "rb") as file:
+        with _open(sidecar) as file:
             names = json.loads(file.read())
-    except FileNotFoundError:
-        return [str(i) for i in range(count)]
+    except FileNotFoundError as error:
+        # A bucket that does not list its files answers 403 for one that is absent.
+        if missing(error) or getattr(error.__cause__, "status", None) == 403:
+            return [str(i) for i in range(count)]
+        raise RunError(f"{sidecar}: cannot be read: {' '.join(str(error.__cause__).split())}") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{sidecar}: cannot be read as a JSON list of class names ({error})") from None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,12 +65,15 @@ def load(path: str | Path) -> dict[str, Any]:
         _verify_checksums(path)
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise InputError(f"checkpoint={path}: refused, not a checkpoint of tensors and plain values only: "
-                         f"{_one_line(error)}") from None
+        # torch's own text goes on to advise switching the protection off.
+        asked = re.search(r"GLOBAL ([\w.]{1,80})", str(error))
+        raise InputError(f"checkpoint={path}: refused, not a checkpoint of tensors and plain values only"
+                         + (f": it asks for {asked[1]}, which could run code" if asked else "")) from None
     except OSError as error:
         raise InputError(f"checkpoint={path}: cannot be read: {error.strerror or _one_line(error)}") from None
     except Exception as error:  # torch's reader meets damage with many kinds of error
-        raise InputError(f"checkpoint={path}: damaged or not a checkpoint ({_one_line(error)})") from None
+        reason = type(error).__name__ if "weights_only" in str(error) else _one_line(error)
+        raise InputError(f"checkpoint={path}: damaged or not a checkpoint ({reason})") from None
     if not isinstance(contents, dict) or not all(isinstance(key, str) for key in contents):
         raise InputError(f"checkpoint={path}: holds no dictionary of named values, so it is no checkpoint")
     return contents

@@ -7,6 +7,7 @@ differs. Unknown keys are errors that name the nearest known one.
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -38,7 +39,7 @@ def load(cls: type[C], path: str | Path | None = None, overrides: Iterable[str] 
     """
     values = _read(Path(path), section) if path is not None else {}
     for override in overrides:
-        _override(values, override)
+        _override(cls, values, override)
     return build(cls, values, where=str(path) if path is not None else "command line")
 
 
@@ -110,7 +111,7 @@ def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _override(values: dict[str, Any], override: str) -> None:
+def _override(cls: type[Config], values: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise InputError(f"override {override!r} must read key=value")
@@ -120,9 +121,23 @@ def _override(values: dict[str, Any], override: str) -> None:
         values[parent] = inner = dict(inner) if isinstance(inner, dict) else {}
         values = inner
     try:
-        values[last] = yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise InputError(f"override {override!r}: the value is not valid YAML; quote it: {key}='\"...\"'") from None
+    kinds = _kinds(cls, parents, last)
+    # A folder may be called 2024, 010 or 2024-05-01: a field of text gets what was typed, not what YAML made of it.
+    typed = isinstance(value, int | float | datetime.date) and str in kinds and type(value) not in kinds
+    values[last] = text if typed else value
+
+
+def _kinds(cls: type[Config], parents: Iterable[str], name: str) -> tuple[Any, ...]:
+    """The type of the field at a dotted key and, for a union, those in it; empty for an unknown key."""
+    owner: type[Config] | None = cls
+    for parent in parents:
+        field = owner.model_fields.get(parent) if owner else None
+        owner = _nested(field.annotation) if field else None
+    field = owner.model_fields.get(name) if owner else None
+    return (field.annotation, *get_args(field.annotation)) if field else ()
 
 
 def _nested(annotation: Any) -> type[Config] | None:
@@ -136,7 +151,8 @@ def _explain(cls: type[Config], detail: Any) -> str:
     location = [str(part) for part in detail["loc"]]
     key = ".".join(location)
     if detail["type"] != "extra_forbidden":
-        return f"{key or 'configuration'}: {detail['msg'][0].lower()}{detail['msg'][1:]} (got {detail['input']!r})"
+        got = "" if detail["type"] == "missing" else f" (got {detail['input']!r})"  # for those, all of its neighbours
+        return f"{key or 'configuration'}: {detail['msg'][0].lower()}{detail['msg'][1:]}{got}"
     owner: type[Config] | None = cls
     for part in location[:-1]:
         field = owner.model_fields.get(part) if owner else None

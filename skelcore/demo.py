@@ -129,7 +129,9 @@ def _run(module: str, *arguments: str) -> float:
     """Run one of the platform's commands as a user would; returns its seconds."""
     started = time.monotonic()
     print(f"\n$ python -m {module} {' '.join(arguments)}", flush=True)
-    status = subprocess.run([sys.executable, "-m", module, *arguments], check=False).returncode
+    # One thread: the small encoder gains little from more, and loses several-fold when it has to share the cores.
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    status = subprocess.run([sys.executable, "-m", module, *arguments], env=environment, check=False).returncode
     if status == 130:
         raise KeyboardInterrupt
     if status:

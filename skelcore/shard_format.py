@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import re
+import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any, NamedTuple
@@ -38,6 +39,8 @@ SCHEMA = 1
 LOW, SPAN, TOP = -0.25, 1.5, 65535
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")  # 90 and ".pose.npy" fit the 100 characters of a ustar name
 _JSON, _POSE = ".json", ".pose.npy"
+# numpy reads an npy header as Python source.
+_BAD_HEADER = (ValueError, TypeError, SyntaxError, tokenize.TokenError, MemoryError, RecursionError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -279,8 +282,9 @@ def _load_pose(data: bytes, document: Document, name: str) -> tuple[np.ndarray, 
         if version != (1, 0):
             raise ValueError(f"npy version {version}")
         shape, _, found = np.lib.format.read_array_header_1_0(file)
-    except ValueError as error:
-        raise InputError(f"{name}: not a pose array: {error}") from None
+    except _BAD_HEADER as error:
+        reason = ascii(" ".join(str(error).split())[:200])[1:-1] or type(error).__name__
+        raise InputError(f"{name}: not a pose array: {reason}") from None
     header = file.tell()
     if found != kind or len(shape) != 1 or shape[0] * kind.itemsize != len(data) - header:
         raise InputError(f"{name}: holds {shape} records of {found}, but layout {document.layout} needs {kind}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import zipfile
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, Any
@@ -134,13 +134,11 @@ def load(path: Path, tar: Path, manifest: Manifest) -> Index:
 
     Raises InputError when the tar itself contradicts its manifest.
     """
-    try:
+    with suppress(Exception):  # zipfile, zlib and numpy meet a damaged or hostile file with many kinds of error
         with np.load(path, allow_pickle=False) as tables:
             index = Index(**{field.name: tables[field.name] for field in fields(Index)})
         if index.fits(manifest):
             return index
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile):
-        pass
     logger.warning("%s is missing or stale: rebuilding the index from the tar", path)
     with tar.open("rb") as file:
         index = scan(file, str(tar), manifest.bytes, manifest.sha256)

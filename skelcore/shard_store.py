@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import resource
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +25,8 @@ from skelcore.shard_index import Index, Manifest
 _STEP = 64
 # Mapped pages count as resident memory, and the kernel maps some ten times what is read; after this many bytes read
 # they are given back (to the page cache, not to the disk).
-_RESIDENT = 8 << 20
+_RESIDENT = 32 << 20
+_MOST_MAPS = 1024
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,9 @@ class ShardStore:
     def _map(self, shard: int) -> tuple[mmap.mmap, np.ndarray]:
         """A tar's bytes, and the same seen as overlapping records, one for each byte, for they may begin at any."""
         if shard not in self._maps:
+            # First in, first out: random access gains nothing from knowing which map was used last.
+            while len(self._maps) >= _map_limit():
+                del self._maps[next(iter(self._maps))]
             path = self._paths[shard]
             try:
                 with path.open("rb") as file:
@@ -228,6 +233,12 @@ class ShardStore:
             here = np.flatnonzero(self._key == self._key[again])
             raise InputError(f"{self._paths[self._shard[here[1]]]}: key {self._key[again].decode()!r} is also in "
                              f"{self._paths[self._shard[here[0]]]}; read only one of the two")
+
+
+def _map_limit() -> int:
+    """How many tars a store keeps mapped: each holds a descriptor, and a store takes a quarter of a process's."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_MAPS if descriptors == resource.RLIM_INFINITY else max(1, min(_MOST_MAPS, descriptors // 4))
 
 
 def _common_layout(shards: Sequence[Shard]) -> Layout:

@@ -16,16 +16,18 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from skelcore import shard_format, shard_index, ustar
-from skelcore.errors import InputError, RunError
+from skelcore.errors import InputError
 from skelcore.files import atomic, cache_folder
 from skelcore.shard_format import Block
 from skelcore.shard_index import Manifest
 from skelcore.shard_store import Shard, ShardStore
+from skelcore.store import missing, reaching
 
 __all__ = ["Block", "Manifest", "ShardStore", "read", "stream", "verify", "write"]
 
 logger = logging.getLogger(__name__)
 _CHUNK = 1 << 20
+_MANIFEST = ".manifest.json"
 _NO_MANIFEST = "no manifest beside it, so its writer did not finish"
 
 
@@ -73,8 +75,8 @@ def read(uri: str | Path) -> ShardStore:
 
     Local tars are memory-mapped. Remote ones are first fetched into the user's cache (``$SKELSHOT_CACHE``), checked
     against their manifests and named by content, so each is fetched once; ``stream`` reads them without a copy.
-    Raises InputError when there is no trusted shard, when a shard named by itself has no manifest, and for a tar that
-    is truncated.
+    Raises InputError when there is no trusted shard, when a shard named by itself has no manifest, when a manifest has
+    no tar, and for a tar that is truncated; RunError when a server fails.
     """
     files, paths, ignored = _find(str(uri))
     local = isinstance(files, LocalFileSystem)
@@ -88,8 +90,10 @@ def stream(uri: str | Path) -> Iterator[Block]:
     """
     files, paths, _ = _find(str(uri))
     for path in paths:
-        manifest = shard_index.parse_manifest(files.cat_file(_manifest(path)), _manifest(path))
-        with files.open(path, "rb") as file:
+        with reaching(path):
+            content = files.cat_file(_manifest(path))
+        manifest = shard_index.parse_manifest(content, _manifest(path))
+        with reaching(path), files.open(path, "rb") as file:
             for entry in shard_format.walk(file, path, manifest.bytes):
                 yield shard_format.decode(entry)
 
@@ -109,28 +113,44 @@ def verify(path: str | Path) -> Manifest:
 
 def _find(uri: str) -> tuple[fsspec.AbstractFileSystem, list[str], dict[str, str]]:
     """The file system, the trusted tars in it by name, and why others are not trusted."""
-    try:
+    with reaching(f"data={uri}", "cannot be listed"):
         files, root = fsspec.core.url_to_fs(uri)
-    except (ValueError, ImportError) as error:
-        raise InputError(f"data={uri}: {error}") from None
-    found = []
-    try:
-        if files.isfile(root):
-            found = [root]
-        elif files.isdir(root):
-            found = [path for path in files.ls(root, detail=False) if path.endswith(".tar")]
-        elif fsspec.core.has_magic(root):
-            found = [path for path in files.glob(root) if path.endswith(".tar")]
-        trusted = [path for path in sorted(found) if files.exists(_manifest(path))]
-    except OSError as error:
-        raise RunError(f"data={uri}: cannot be listed: {error}") from None
-    ignored = {path: _NO_MANIFEST for path in sorted(set(found).difference(trusted))}
+        found = _listing(files, root)
+        tars = sorted(path for path in found if path.endswith(".tar"))
+        trusted = [path for path in tars if _manifest(path) in found or _present(files, _manifest(path))]
+    orphans = sorted({path for path in found if path.endswith(_MANIFEST)}.difference(map(_manifest, tars)))
+    if orphans:
+        raise InputError(f"{orphans[0]}: a manifest without its tar: fetch the tar again, or delete the manifest"
+                         + f" ({len(orphans)} such manifests)" * (len(orphans) > 1))
+    ignored = {path: _NO_MANIFEST for path in sorted(set(tars).difference(trusted))}
     if not trusted:
         raise InputError(f"data={uri}: no pose shard (NAME.tar with NAME.manifest.json) is there"
                          + "".join(f"; {path} has {why}" for path, why in list(ignored.items())[:1]))
     for path, why in ignored.items():
         logger.warning("%s is ignored: %s", path, why)
     return files, trusted, ignored
+
+
+def _listing(files: fsspec.AbstractFileSystem, root: str) -> set[str]:
+    """The tars and manifests that a shard's name, a folder or a glob stands for."""
+    # Only a name that ends so is asked for as a file, because over HTTP a folder is one too.
+    if root.endswith(".tar") and _present(files, root):
+        return {root}
+    if files.isdir(root):
+        return set(files.ls(root, detail=False))
+    if fsspec.core.has_magic(root):
+        return {*files.glob(root), *files.glob(_manifest(root))}
+    return {path for path in (_manifest(root),) if root.endswith(".tar") and _present(files, path)}
+
+
+def _present(files: fsspec.AbstractFileSystem, path: str) -> bool:
+    """Whether a file is there; unlike ``files.exists``, raises for a server that cannot say."""
+    try:
+        return bool(files.info(path)["type"] == "file")
+    except FileNotFoundError as error:
+        if missing(error):
+            return False
+        raise
 
 
 def _open(path: str) -> Shard:
@@ -148,13 +168,14 @@ def _open(path: str) -> Shard:
 
 def _fetch(files: fsspec.AbstractFileSystem, path: str) -> str:
     """The path of a remote shard's copy in the cache."""
-    content = files.cat_file(_manifest(path))
+    with reaching(path):
+        content = files.cat_file(_manifest(path))
     manifest = shard_index.parse_manifest(content, _manifest(path))
     copy = cache_folder() / "shards" / f"{manifest.sha256}.tar"
     if Path(_manifest(copy)).exists() and copy.exists() and copy.stat().st_size == manifest.bytes:
         return str(copy)
     logger.info("fetching %s (%.1f MB) to %s", path, manifest.bytes / 1e6, copy)
-    try:
+    with reaching(path, f"cannot be fetched to {copy}"):
         with atomic(copy) as target, files.open(path, "rb") as source:
             hashed = _Hashed(target)
             while chunk := source.read(_CHUNK):
@@ -166,8 +187,6 @@ def _fetch(files: fsspec.AbstractFileSystem, path: str) -> str:
                 target.write(files.cat_file(_index(path)))
         with atomic(_manifest(copy)) as target:
             target.write(content)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be fetched to {copy}: {error}") from None
     return str(copy)
 
 
@@ -176,7 +195,7 @@ def _index(tar: str | Path) -> str:
 
 
 def _manifest(tar: str | Path) -> str:
-    return str(tar).removesuffix(".tar") + ".manifest.json"
+    return str(tar).removesuffix(".tar") + _MANIFEST
 
 
 class _Hashed:

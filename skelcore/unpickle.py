@@ -61,18 +61,6 @@ class _Dtype:
         return np.dtype(self.order + self.code)
 
 
-class _Array(np.ndarray):
-    """An array whose state is checked before numpy sees it."""
-
-    def __setstate__(self, state: Any) -> None:
-        version, shape, dtype, fortran, raw = state if len(state) == 5 else (1, *state)
-        if isinstance(raw, str):  # written by Python 2
-            raw = raw.encode("latin1")
-        _check_array(raw, dtype, shape)
-        checked: Any = (version, shape, dtype.numpy(), bool(fortran), bytes(raw))
-        super().__setstate__(checked)
-
-
 class _Admitted:
     """A callable for the pickle that carries no state a pickle could change."""
 
@@ -99,14 +87,24 @@ def _check_array(raw: Any, dtype: Any, shape: Any) -> None:
         raise _Refused(f"an array of shape {shape} from {len(raw)} bytes")
 
 
+def _fill(array: np.ndarray, state: Any) -> None:
+    """Give an array its state, checked before numpy sees it."""
+    version, shape, dtype, fortran, raw = state if len(state) == 5 else (1, *state)
+    if isinstance(raw, str):  # written by Python 2
+        raw = raw.encode("latin1")
+    _check_array(raw, dtype, shape)
+    checked: Any = (version, shape, dtype.numpy(), bool(fortran), bytes(raw))
+    array.__setstate__(checked)
+
+
 def _ndarray(*args: Any) -> Any:
     raise _Refused("a call of numpy.ndarray")
 
 
-def _reconstruct(kind: Any, shape: Any, code: Any) -> _Array:
+def _reconstruct(kind: Any, shape: Any, code: Any) -> np.ndarray:
     if kind is not _GLOBALS["numpy", "ndarray"]:
         raise _Refused("an array of an unknown class")
-    return np.ndarray.__new__(_Array, (0,), np.int8)
+    return np.ndarray((0,), np.int8)
 
 
 def _dtype(code: Any, *flags: Any) -> _Dtype:
@@ -213,9 +211,13 @@ class _Unpickler(_Base):
         self.load_reduce()
 
     def _load_build(self) -> None:
-        if not isinstance(self.stack[-2], (_Array, _Dtype)):
-            raise _Refused(f"a change of state of a {type(self.stack[-2]).__name__}")
-        self.load_build()
+        target = self.stack[-2]
+        if isinstance(target, np.ndarray):  # not load_build, by which numpy would see the state unchecked
+            _fill(target, self.stack.pop())
+        elif isinstance(target, _Dtype):
+            self.load_build()
+        else:
+            raise _Refused(f"a change of state of a {type(target).__name__}")
 
     def _load_bytearray(self) -> None:
         # The inherited method allocates the announced length before it reads.

@@ -124,6 +124,17 @@ def test_within_one_split_the_drawn_videos_are_not_asked():
         episodes.draw(data, "train", "train", [3], 3, 0)
 
 
+def test_a_clip_that_is_pool_and_query_is_used_once():
+    shared = episodes.draw(store((6, 6, 6), queries=0), "train", "train", [1], 2, 0)
+    apart = episodes.draw(store(), "test", "train", [1], 2, 0)  # the pool's positions are not before the queries'
+    for drawn in (shared, apart):
+        assert len(set(drawn.used)) == len(drawn.used)
+        np.testing.assert_array_equal(drawn.used[:len(drawn.pool)], drawn.pool)
+        np.testing.assert_array_equal(drawn.used[drawn.query_rows], drawn.queries)
+    assert len(shared.used) == 18 and shared.transductive
+    assert len(apart.used) == len(apart.ids) and not apart.transductive
+
+
 def test_two_tracks_of_one_video_are_not_two_shots():
     data = store((6, 6, 6))
     data.groups = [f"{name[:-1]}{int(name[-1]) // 2}" for name in data.ids]

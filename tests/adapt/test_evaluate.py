@@ -74,8 +74,20 @@ def test_differences_are_paired_by_draw():
     assert found[0].mean == pytest.approx(0.1)
     assert found[0].half_width == pytest.approx(0, abs=1e-12)
     assert rows[1].inits == pytest.approx([base.mean() - 0.02, base.mean() + 0.02])
-    assert results.best(rows).name == "pretrained/ridge"
-    assert results.best(rows[1:]).name in ("scratch/ridge", "raw/rbf")
+
+
+def test_the_confusion_matrix_is_of_a_head_that_no_accuracy_chooses():
+    def rows(order):
+        names = [("raw", "rbf"), ("raw", "ridge"), ("pretrained", "rbf"), ("pretrained", "ridge")]
+        return [results.row(*name, k, np.full((1, 2), 0.1 * rank), np.full((1, 2), 0.1 * rank))
+                for name, rank in zip(names, order, strict=True) for k in (5, 1)]
+
+    for order in ((0, 1, 2, 3), (3, 2, 1, 0), (0, 1, 3, 2)):
+        found = rows(order)
+        assert (results.shown(found).name, results.shown(found).k) == ("pretrained/ridge", 5)
+        assert results.shown(found[:4]).name == "raw/ridge"
+        assert results.shown([row for row in found if row.method != "ridge"]).name == "pretrained/rbf"
+        assert "`pretrained/ridge` at 5-shot, a fixed choice" in report.page(found, [], [], "a command")
 
 
 def test_the_page_says_how_far_initialisations_lie_apart():

@@ -109,6 +109,24 @@ def test_scratch_differs_by_seed_only_and_sees_only_the_pool(store):
         torch.testing.assert_close(alone.state_dict()[key], value, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("count", [1, 18, 64, 65, 127, 129, 200])
+def test_calibration_batches_weigh_the_same(count, tmp_path):
+    store = annotations.read(made.write(tmp_path / "clips.pkl", classes=2, train=90, test=10))
+    sizes = [len(x) for x, _ in clips_of(store, frames=2, persons=1).mixed_inputs(count)]
+    assert len(set(sizes)) == 1 and sizes[0] <= 64
+    assert count - len(sizes) < sum(sizes) <= count
+
+
+def test_one_more_clip_hardly_moves_the_calibration(tmp_path):
+    store = annotations.read(made.write(tmp_path / "clips.pkl", classes=5, train=13, test=1))
+    encoder = build("stgcn++", store.layout, width=8)
+    less, more = (features.untrained(encoder, 0, clips_of(store, persons=1).mixed_inputs(count)).state_dict()
+                  for count in (64, 65))
+    for key in less:
+        if key.endswith("running_var"):
+            assert ((more[key] - less[key]).abs() / less[key]).max() < 0.3, key
+
+
 def test_not_finite_features_are_refused(store):
     encoder = build("stgcn++", store.layout, width=8).eval()
     with torch.no_grad():

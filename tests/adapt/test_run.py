@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from adapt import run
+from adapt.config import AdaptConfig
 from skelcore import checkpoint
 from skelcore.encoders import build
 from tests.adapt import clips as made
@@ -113,9 +114,10 @@ def test_without_a_checkpoint_only_coordinate_rows_and_a_note(data, tmp_path, ca
 def test_a_checkpoint_of_another_layout_needs_permission(weights, tmp_path, capsys):
     data = made.write(tmp_path / "penn.pkl", layout="penn13")
     arguments = (f"data={data}", f"checkpoint={weights}", f"output={tmp_path / 'out'}", "k_shot=[1]", "draws=2")
-    status, printed = call(*arguments, capsys=capsys)
-    assert status == 2
-    assert all(word in printed.err for word in ("coco17", "penn13", "map_layout=true"))
+    for dry in ([], ["--dry-run"]):
+        status, printed = call(*arguments, *dry, capsys=capsys)
+        assert status == 2
+        assert all(word in printed.err for word in ("coco17", "penn13", "map_layout=true"))
     assert not (tmp_path / "out").exists()
     status, printed = call(*arguments, "map_layout=true", "methods=[prototype]", capsys=capsys)
     assert status == 0
@@ -129,6 +131,70 @@ def test_a_checkpoint_for_3d_poses_is_refused(data, tmp_path, capsys):
     assert status == 2 and "3D" in printed.err and "2D" in printed.err
 
 
+def test_queries_in_the_pool_are_encoded_once_and_said_to_be_transductive(data, weights, tmp_path, monkeypatch):
+    rows = []
+    encode = run.features.encode
+
+    def counted(*arguments):
+        rows.append(encode(*arguments))
+        return rows[-1]
+
+    monkeypatch.setattr(run.features, "encode", counted)
+    arguments = (f"data={data}", f"checkpoint={weights}", "k_shot=[1]", "draws=2", "representations=[pretrained]")
+    for query in ("test", "train"):
+        assert call(*arguments, f"query={query}", f"output={tmp_path / query}") == 0
+    assert [len(each) for each in rows] == [18 + 12, 18]
+    for query, word in (("test", "holds no query: inductive"), ("train", "holds the queries: transductive")):
+        assert word in content(tmp_path / query)["data"]["statistics"]
+        assert word in (tmp_path / query / "results.md").read_text()
+
+
+def test_persons_are_the_checkpoints_unless_they_are_named(data, tmp_path, capsys):
+    path = tmp_path / "two.pt"
+    torch.manual_seed(0)
+    encoder = build("stgcn++", "coco17", width=8)
+    checkpoint.save_encoder(path, encoder, frames=16, stream="joint", persons=2)
+    given = {"data": str(data), "output": str(tmp_path / "out"), "k_shot": [1]}
+    for changes, persons in (({"checkpoint": str(path)}, 2), ({"checkpoint": str(path), "persons": 1}, 1), ({}, 1),
+                             ({"persons": 3}, 3)):
+        config = AdaptConfig(**given, **changes, draws=2)
+        task = run.prepare(config)
+        assert task.persons == persons and (task.source is None or task.source.clips.persons == persons)
+        (pool, _), = run._features(config, task, "raw")
+        assert pool.shape[1] == persons * (32 + 31) * 17 * 2
+    assert call(f"data={data}", f"checkpoint={path}", f"output={tmp_path / 'out'}", "k_shot=[1]", "draws=2",
+                "representations=[raw]") == 0
+    assert content(tmp_path / "out")["data"]["persons"] == 2
+    checkpoint.save_encoder(path, encoder, frames=16, stream="joint", persons=0)
+    status, printed = call(f"data={data}", f"checkpoint={path}", "k_shot=[1]", "--dry-run", capsys=capsys)
+    assert status == 2 and "`persons`" in printed.err
+
+
+@pytest.mark.parametrize("field", ["output", "cache"])
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+@pytest.mark.parametrize("name", ["file", "file/below", "x" * 300, "sealed/below"])
+def test_a_folder_that_cannot_be_written_is_one_line_before_any_work(data, tmp_path, capsys, monkeypatch, field, dry,
+                                                                    name):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "sealed").mkdir()
+    probe = run.tempfile.TemporaryFile
+
+    def sealed(dir):  # root may write everywhere, so permissions alone would not refuse
+        if dir.name == "sealed":
+            raise PermissionError(13, "Permission denied")
+        return probe(dir=dir)
+
+    monkeypatch.setattr(run.tempfile, "TemporaryFile", sealed)
+    monkeypatch.setattr(run, "open_store", None)
+    settings = {"output": tmp_path / "out", field: tmp_path / name}
+    status, printed = call(f"data={data}", "k_shot=[1]", *(f"{key}={value}" for key, value in settings.items()), *dry,
+                           capsys=capsys)
+    assert status == 2 and printed.err.count("\n") == 1
+    assert f"{field}={tmp_path / name}: cannot be written to" in printed.err
+    assert (tmp_path / "file").read_text() == "mine" and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry"])
 @pytest.mark.parametrize(("argument", "message"), [
     ("checkpoint=nowhere.pt", "checkpoint=nowhere.pt: no such file"),
     ("data=nowhere.pkl", "nowhere.pkl: no such file"),
@@ -138,14 +204,15 @@ def test_a_checkpoint_for_3d_poses_is_refused(data, tmp_path, capsys):
     ("methods=[svm]", "methods.0"),
     ("k_shot=[2, 2]", "lists a value twice"),
     ("draws=1", "draws"),
+    ("seed=-1", "seed"),
     ("device=cuda:77", "device=cuda:77: not available"),
     ("representations=[pretrained]", "checkpoint=null leaves no representation"),
 ])
-def test_bad_input_is_one_line_and_status_2(data, tmp_path, capsys, argument, message):
-    status, printed = call(f"data={data}", f"output={tmp_path / 'out'}", "k_shot=[1]", argument, capsys=capsys)
+def test_bad_input_is_one_line_and_status_2(data, tmp_path, capsys, argument, message, dry):
+    status, printed = call(f"data={data}", f"output={tmp_path / 'out'}", "k_shot=[1]", argument, *dry, capsys=capsys)
     assert status == 2
     assert message in printed.err and printed.err.count("\n") == 1
-    assert not (tmp_path / "out" / "results.json").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_file_that_is_no_checkpoint_and_one_of_another_encoder_are_refused(data, weights, tmp_path, capsys):
@@ -166,15 +233,18 @@ def test_a_file_that_is_no_checkpoint_and_one_of_another_encoder_are_refused(dat
     assert status == 2 and "unknown encoder 'resnet'" in printed.err
 
 
-def test_dry_run_and_help_write_nothing(data, tmp_path, capsys):
-    status, printed = call("--k-shot", 1, 5, f"data={data}", f"output={tmp_path / 'out'}", "--dry-run", capsys=capsys)
+def test_dry_run_and_help_write_nothing(data, weights, tmp_path, capsys):
+    status, printed = call("--k-shot", 1, 5, f"data={data}", f"output={tmp_path / 'out'}", f"checkpoint={weights}",
+                           "--dry-run", capsys=capsys)
     assert status == 0 and "10 nested draws of 1, 5 clips a class" in printed.out
+    assert "train (18 clips, 3 classes), classifying test (12 clips)" in printed.out
     assert run.main(["--help"]) == 0
     assert "map_layout" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/adapt").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_configuration_file_is_valid(path, capsys):
-    assert run.main([str(path), "data=clips.pkl", "--dry-run"]) == 0
+def test_every_configuration_file_is_valid(path, tmp_path, capsys):
+    data = made.write(tmp_path / "clips.pkl", train=10)
+    assert run.main([str(path), f"data={data}", f"output={tmp_path / 'out'}", "--dry-run"]) == 0
     assert yaml.safe_load(capsys.readouterr().out.split("\n\n")[0])["support"] == "train"

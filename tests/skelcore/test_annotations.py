@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from skelcore import annotations, layouts, store
+from skelcore.batches import ClipDataset
 from skelcore.errors import InputError
 from skelcore.sequence import PoseSequence
 from tests.paths import DATA, need
@@ -330,3 +331,10 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
 def test_open_store_takes_pickles_and_folders(tmp_path: Path) -> None:
     assert store.open_store(str(save(tmp_path, [record()]))).ids == ["a"]
     assert len(store.open_store(str(need(DATA / "ntu")))) == 1
+
+
+def test_a_store_and_its_clips_go_to_other_processes(tmp_path: Path) -> None:
+    data = annotations.read(save(tmp_path, [record("a"), record("b")]))
+    copied = pickle.loads(pickle.dumps(ClipDataset(data, 4)))  # noqa: S301 - as a spawned worker gets it
+    whole, again = ClipDataset(data, 4).__getitems__([1, 0]), copied.__getitems__([1, 0])
+    np.testing.assert_array_equal(again.keypoints, whole.keypoints)

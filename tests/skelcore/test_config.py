@@ -13,6 +13,7 @@ from skelcore.errors import InputError
 class Optimiser(config.Config):
     rate: float = Field(0.1, description="learning rate")
     name: Literal["sgd", "adamw"] = "sgd"
+    title: str = ""
 
 
 class Source(config.Config):
@@ -26,6 +27,8 @@ class Job(config.Config):
     optimiser: Optimiser = Optimiser()
     sources: list[Source] = Field(default_factory=list)
     shots: tuple[int, ...] = (1, 5)
+    note: str | None = None
+    either: str | int = 0
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -91,7 +94,21 @@ def test_wrong_overrides_are_explained(override: str, said: str) -> None:
 
 
 def test_missing_value_names_the_field() -> None:
-    assert "data: field required" in fails(None, [])
+    assert fails(None, ["epochs=12345"]) == "command line: data: field required"
+
+
+@pytest.mark.parametrize("text", ["2024", "010", "2024-05-01", "2024-05-01 10:00:00", "true", "1.50", "12:30"])
+def test_a_text_on_the_command_line_stays_as_it_was_typed(text: str) -> None:
+    job = config.load(Job, None, [f"data={text}", f"note={text}", f"optimiser.title={text}"])
+    assert (job.data, job.note, job.optimiser.title) == (text, text, text)
+
+
+def test_only_overrides_of_text_are_taken_as_typed(tmp_path: Path) -> None:
+    job = config.load(Job, None, ["data='2024'", "note=null", "either=5", "epochs=7"])
+    assert (job.data, job.note, job.either, job.epochs) == ("2024", None, 5, 7)
+    assert "epochs: " in fails(None, ["data=x", "epochs=2024-05-01"])
+    assert "valid string" in fails(None, ["data=[2024]"])
+    assert "valid string" in fails(write(tmp_path, "a.yaml", "data: 2024\n"))
 
 
 @pytest.mark.parametrize(("text", "said"), [

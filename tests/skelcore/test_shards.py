@@ -5,7 +5,10 @@ import io
 import json
 import logging
 import pickle
+import resource
 import tarfile
+import zipfile
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from skelcore import layouts, shard_format, shard_index, shards, ustar
+from skelcore import layouts, shard_format, shard_index, shard_store, shards, ustar
 from skelcore.errors import InputError, RunError
 from skelcore.sequence import PoseSequence
 from skelcore.shards import Block
@@ -367,3 +370,64 @@ def test_reading_survives_pickling_and_notices_a_replaced_file(shard):
     shard.write_bytes(b"short")
     with pytest.raises(RunError, match="changed while in use"):
         again[0]
+
+
+@pytest.mark.parametrize("place", ["a.tar", "", "*.tar", "a*"])
+def test_a_manifest_without_its_tar_is_data_that_went_missing(tmp_path, shard, place):
+    shards.write(tmp_path / "b.tar", [block("other")])
+    shard.unlink()
+    with pytest.raises(InputError, match=r"a\.manifest\.json: a manifest without its tar: fetch the tar again"):
+        shards.read(tmp_path / place)
+    assert len(shards.read(tmp_path / "b.tar")) == 2
+
+
+@pytest.mark.parametrize("kind", ["compression", "deflate"])
+def test_a_hostile_index_is_rebuilt(shard, kind, caplog):
+    index = shard.with_suffix(".index.npz")
+    with zipfile.ZipFile(index, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("sha256.npy", bytes(range(256)) * 8)
+    data = bytearray(index.read_bytes())
+    if kind == "compression":
+        data[8], data[data.index(b"PK\x01\x02") + 10] = 99, 99
+    else:
+        data[40:60] = b"\xff" * 20
+    index.write_bytes(data)
+    with pytest.raises((NotImplementedError, zlib.error)), np.load(index) as tables:
+        tables["sha256"]
+    assert len(shards.read(shard)) == 6 and "rebuilding the index" in caplog.text
+
+
+@pytest.mark.parametrize("error", [MemoryError, RecursionError, zlib.error])
+def test_no_error_of_reading_an_index_gets_out(shard, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(np, "load", fail)
+    assert len(shards.read(shard)) == 6
+
+
+@pytest.mark.parametrize("text", [b"{'descr': (", b"[" * 5000, b"{'descr': '" + b"x" * 99, b"-" * 9000 + b"1", b"\x00"])
+def test_a_hostile_header_of_an_array_is_refused(tmp_path, text):
+    hostile = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+    document, (pose, _) = pair()
+    forge(tmp_path / "a.tar", [document, (pose, hostile)])
+    with pytest.raises(InputError, match=r"k\.pose\.npy: not a pose array: .") as caught:
+        next(shards.stream(tmp_path / "a.tar"))
+    assert "\n" not in str(caught.value)
+
+
+def test_more_shards_than_a_process_may_open(tmp_path, monkeypatch):
+    for i in range(20):
+        shards.write(tmp_path / f"{i:02d}.tar", [block(f"k{i}", 1)])
+    store = shards.read(tmp_path)
+    expected = [poses.keypoints for poses in store]
+    assert len(store._maps) == 20
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (16, 16))
+    store = shards.read(tmp_path)
+    for index in np.random.default_rng(0).permutation(np.repeat(np.arange(20), 3)).tolist():
+        assert_array_equal(store[index].keypoints, expected[index])
+        assert len(store._maps) <= 4
+    keypoints, _ = store.clips(np.arange(20), 4)  # over more shards than are mapped at once
+    np.testing.assert_allclose(keypoints[:, 0], np.stack([poses[0] for poses in expected]), rtol=1e-4)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
+    assert shard_store._map_limit() == 1024

@@ -1,5 +1,9 @@
 """Stores: labels, splits, groups and O(1) access over several shards, and what open_store accepts."""
 
+import http.server
+import pickle
+import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +11,11 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from skelcore import layouts, shards
-from skelcore.errors import InputError
+from skelcore.errors import InputError, RunError
 from skelcore.sequence import PoseSequence
 from skelcore.shards import Block
 from skelcore.store import Subset, indices_of, open_store
+from tests.paths import DATA, need
 
 COCO = layouts.get("coco17")
 
@@ -91,3 +96,86 @@ def test_open_store_refuses_what_is_not_data(tmp_path, uri):
     (tmp_path / "notes.txt").write_text("no poses")
     with pytest.raises(InputError, match="data="):
         open_store(str(tmp_path / uri))
+
+
+class Answers(http.server.SimpleHTTPRequestHandler):
+    """The files of a folder, but a path with 403 or 500 in it is answered with that."""
+
+    def send_head(self):
+        for status in (403, 500):
+            if str(status) in self.path:
+                self.send_error(status)
+                return None
+        return super().send_head()
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def web(folder: Path, monkeypatch):
+    """The URL of a host that serves the folder of shards as /sh, and /p.pkl with class names."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    root = folder / "web"
+    (root / "sh").mkdir(parents=True)
+    for path in folder.glob("0*"):
+        path.rename(root / "sh" / path.name)
+    (root / "p.pkl").write_bytes(pickle.dumps({"frame_dir": "a", "label": 0, "keypoint": np.ones((1, 2, 17, 2), "f2")}))
+    (root / "p_classes.json").write_text('["walk"]')
+    monkeypatch.setenv("SKELSHOT_CACHE", str(folder / "cache"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Answers, directory=str(root))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("uri", ["sh/", "sh", "sh/*.tar"])
+def test_a_folder_of_shards_over_http(web, uri):
+    assert len(open_store(f"{web}/{uri}")) == 7
+    assert sum(len(block.sequences) for block in shards.stream(f"{web}/{uri}")) == 7
+
+
+def test_a_pickle_over_http_with_a_query(web):
+    store = open_store(f"{web}/p.pkl?token=a/b.c")
+    assert list(store.ids) == ["a"] and store.classes == ["walk"]
+
+
+@pytest.mark.parametrize(("uri", "kind", "message"), [
+    ("gone.pkl", InputError, "no such file"), ("gone.tar", InputError, "no pose shard"),
+    ("gone/", InputError, "no pose shard"),
+    ("500.pkl", RunError, "500"), ("p.pkl?500", RunError, "500"), ("500.tar", RunError, "500"),
+    ("500/", RunError, "500"), ("500/*.tar", RunError, "500"), ("403.pkl", RunError, "403"),
+])
+def test_what_a_server_answers_is_said_in_one_line(web, uri, kind, message):
+    with pytest.raises(kind, match=message) as caught:
+        open_store(f"{web}/{uri}")
+    assert "\n" not in str(caught.value) and uri in str(caught.value)
+
+
+@pytest.mark.parametrize("broken", ["00.manifest.json", "00.tar"])
+def test_a_server_that_fails_between_listing_and_reading(web, broken, monkeypatch):
+    answer = Answers.send_head
+
+    def fail(self):
+        return self.send_error(500) if self.path.endswith(broken) else answer(self)
+
+    monkeypatch.setattr(Answers, "send_head", fail)
+    for read in (open_store, lambda uri: list(shards.stream(uri))):
+        with pytest.raises(RunError, match=rf"{broken[:2]}\.tar: .*500") as caught:
+            read(f"{web}/sh/")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["x.pkl", "a.tar", "folder/"])
+def test_a_host_that_does_not_answer(name):
+    with http.server.HTTPServer(("127.0.0.1", 0), Answers) as server:
+        port = server.server_port
+    with pytest.raises(RunError, match="Cannot connect"):
+        open_store(f"http://127.0.0.1:{port}/{name}")
+
+
+def test_a_local_folder_may_be_given_as_a_url(folder):
+    assert len(open_store(f"file://{folder}")) == 7
+    assert len(open_store(f"file://{folder}/00.tar")) == 3
+    assert len(open_store(f"file://{need(DATA / 'ntu')}")) == 1

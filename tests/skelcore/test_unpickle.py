@@ -253,3 +253,10 @@ def test_no_corruption_gets_past_as_another_error(data: st.DataObject) -> None:
         load(bytes(raw))
     except InputError as error:
         assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_arrays_are_plain_and_can_be_pickled_again(protocol: int) -> None:
+    back = load(pickle.dumps({"a": np.ones((2, 3), np.float16)}, protocol=protocol))["a"]
+    assert type(back) is np.ndarray
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(back)), np.ones((2, 3)))  # noqa: S301
