@@ -39,6 +39,12 @@ def test_both_set_up_commands_are_make_targets() -> None:
     assert "make demo" in TEXT and "make test" in TEXT
 
 
+def test_links_lead_somewhere() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())]
+    assert links and [link for page, link in links if not (page.parent / link).exists()] == []
+
+
 def test_python_examples_run() -> None:
     assert blocks("python")
     for block in blocks("python"):
