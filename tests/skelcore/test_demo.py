@@ -54,7 +54,7 @@ def test_sources_of_the_environment_reach_the_harvest_unharmed(monkeypatch: pyte
 @pytest.mark.slow
 def test_the_chain_accounts_for_every_clip_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     try:
-        weights.load("pose_detection.tflite")
+        weights.load(weights.DETECTOR)
     except RunError as error:
         pytest.skip(str(error))
     for stage, settings in (("pretrain", "epochs: 2\nbatch_size: 13\n"), ("adapt", "draws: 2\nscratch_inits: 1\n")):
