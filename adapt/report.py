@@ -90,7 +90,7 @@ def plot_accuracy(path: Path, rows: Sequence[Row]) -> None:
         panel.minorticks_off()
         panel.grid(alpha=0.25)
     panels[0].set_ylabel("accuracy, %")
-    panels[0].legend(frameon=False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     _save(path, figure)
 
 

@@ -116,12 +116,12 @@ def serve(folder: Path) -> Iterator[str]:
 
 
 def list_sources(config: DemoConfig, address: str) -> str:
-    """The harvest's source list as CSV: url, label, split."""
+    """The harvest's source list as CSV; ids of our own, so that no result depends on the server's port."""
     text = io.StringIO()
     table = csv.writer(text)
-    table.writerow(["url", "label", "split"])
-    table.writerows([f"{address}/{clip.name}.mp4", clip.action, clip.split] for clip in clips(config))
-    table.writerows([f"{address}/{name}.mp4", "", "broken"] for name in ("empty-room", "damaged", "not-there"))
+    table.writerow(["id", "url", "label", "split"])
+    table.writerows([clip.name, f"{address}/{clip.name}.mp4", clip.action, clip.split] for clip in clips(config))
+    table.writerows([name, f"{address}/{name}.mp4", "", "broken"] for name in ("empty-room", "damaged", "not-there"))
     return text.getvalue()
 
 
