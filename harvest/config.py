@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -73,7 +74,7 @@ class Harvest(Config):
     detect_every: int = Field(5, ge=1, description="frames between two passes of the person detector")
     max_persons: int = Field(8, ge=1, description="most persons estimated in one frame, the surest first")
     short_side: int = Field(720, ge=64, description="larger frames are first scaled down to this short side")
-    workers: int | None = Field(None, ge=1, description="estimating processes; default: all CPUs")
+    workers: int | None = Field(None, ge=1, description="estimating processes; default: all CPUs that Ray may use")
     shard_size: int = Field(64, ge=1, description="sources in one shard")
     limits: Limits = Limits.model_validate({})
     gates: Gates = Gates.model_validate({})
@@ -83,6 +84,13 @@ class Harvest(Config):
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
+
+    @field_validator("output")
+    @classmethod
+    def _local(cls, value: str) -> str:
+        if "://" in value:
+            raise ValueError("must be a local folder, not a URL")
+        return os.path.expanduser(value)
 
     def settings(self) -> dict[str, Any]:
         """What decides the content of a block: it must not change within one output folder."""

@@ -53,7 +53,7 @@ def chunks(path: str | Path, fps: float, short_side: int = 720, max_seconds: flo
 
     A video that is slower keeps its own rate: repeated frames would be invented observations. Rotation and
     non-square pixels are applied; frames whose short side exceeds ``short_side`` are scaled down to it. Raises
-    VideoError (missing, empty, corrupt, audio_only, too_long, invalid).
+    VideoError (missing, unreadable, empty, corrupt, audio_only, too_long, invalid).
     """
     path = Path(path)
     if not path.is_file():
@@ -62,6 +62,8 @@ def chunks(path: str | Path, fps: float, short_side: int = 720, max_seconds: flo
         raise VideoError("empty")
     try:
         container = av.open(str(path), options={"protocol_whitelist": "file"}, metadata_errors="replace")
+    except PermissionError as error:
+        raise VideoError("unreadable", _words(error)) from None
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise VideoError("corrupt", f"cannot be opened: {_words(error)}") from None
     with container:
@@ -130,31 +132,38 @@ def _frames(container: av.container.InputContainer, stream: VideoStream,
     """Frames in order of presentation with the seconds since the first one, which never decrease.
 
     The decoder's order is right, but containers without presentation times (AVI with B-frames) make it permute the
-    stamps: these are sorted over a short window. A clock that leaps goes on at the usual pace.
+    stamps: these are sorted over a short window. A clock that leaps goes on at the usual pace. Raises VideoError
+    where the frames end long before the ``declared`` seconds.
     """
     spacing = 1 / float(stream.average_rate or stream.guessed_rate or 25)
     waiting: deque[VideoFrame] = deque()
     stamps: list[float] = []
     newest, offset, last = -spacing, None, 0.0
-    for frame in chain(_decoded(container, stream, spacing, declared), [None] * _REORDER):
+    # By the clock, leaps and all: a picture may stand still for long, so frames say little of how far a file goes.
+    began, reached = None, 0.0
+    for frame in chain(_decoded(container, stream), [None] * _REORDER):
         if frame is not None:
             stamp = newest + spacing
             if frame.time is not None:
                 if offset is None or abs(frame.time - offset - newest) > _LONGEST_STILL:
                     offset = frame.time - stamp
                 stamp = frame.time - offset
+                began = frame.time if began is None else began
+                reached = max(reached, frame.time - began + spacing)
             newest = max(newest, stamp)
+            reached = max(reached, newest + spacing)
             waiting.append(frame)
             heapq.heappush(stamps, stamp)
         if waiting and (frame is None or len(waiting) > _REORDER):
             last = max(last, heapq.heappop(stamps))
             yield last, waiting.popleft()
+    if reached < 0.5 * declared - 1:
+        raise VideoError("corrupt", f"ends after {reached:.1f} of {declared:.1f} s")
 
 
-def _decoded(container: av.container.InputContainer, stream: VideoStream, spacing: float,
-             declared: float) -> Iterator[VideoFrame]:
-    """What can be decoded, if that is most of the video."""
-    packets = bad = count = 0
+def _decoded(container: av.container.InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """What can be decoded, if that is most of the packets."""
+    packets = bad = 0
     try:
         for packet in container.demux(stream):
             packets += 1
@@ -163,14 +172,11 @@ def _decoded(container: av.container.InputContainer, stream: VideoStream, spacin
             except av.error.FFmpegError:
                 bad += 1
                 continue
-            count += len(frames)
             yield from frames
     except av.error.FFmpegError:
         bad += 1
     if bad > max(1, _MOST_BAD_PACKETS * packets):
         raise VideoError("corrupt", f"{bad} of {packets} packets cannot be decoded")
-    if count * spacing < 0.5 * declared - 1:
-        raise VideoError("corrupt", f"ends after {count * spacing:.1f} of {declared:.1f} s")
 
 
 def _video_stream(container: av.container.InputContainer) -> VideoStream:

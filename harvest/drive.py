@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from harvest import estimators, scratch, video
 from harvest.config import BOOTSTRAP, Harvest
@@ -74,8 +74,9 @@ def _connect(config: Harvest) -> bool:
         if os.environ.get("RAY_ADDRESS") or Path(BOOTSTRAP).expanduser().exists():
             ray.init(address="auto", **common)
         else:
-            # "local" never joins another Ray on this machine.
-            ray.init(address="local", num_cpus=config.workers or os.cpu_count(), include_dashboard=False, **common)
+            # "local" never joins another Ray on this machine. Without a number Ray counts the CPUs that this
+            # container may use.
+            ray.init(address="local", num_cpus=config.workers, include_dashboard=False, **common)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise RunError(f"Ray does not start: {' '.join(str(error).split())[:300]}") from None
     return True
@@ -86,12 +87,17 @@ class _Pool:
         self._config, self._settle = config, settle
         self._leases: dict[Any, _Lease] = {}
         self._idle: list[Any] = []
+        # Workers whose answer that they are ready is still awaited: they load their model or queue for a CPU.
+        self._starting: dict[Any, Any] = {}
+        self._stillborn = 0
+        self._workless_since = time.monotonic()
 
     def run(self, sources: list[Source]) -> None:
         waiting = deque((source, 1) for source in sources)
         size = min(len(waiting), self._config.workers or max(1, int(ray.cluster_resources().get("CPU", 1))))
         try:
-            self._start(size)
+            for _ in range(size):
+                self._start()
             while waiting or self._leases:
                 while waiting and self._idle:
                     self._lease(*waiting.popleft())
@@ -101,22 +107,29 @@ class _Pool:
                     else:
                         waiting.append((lease.source, lease.attempt + 1))
         finally:
-            for worker in [*self._idle, *(lease.worker for lease in self._leases.values())]:
+            leased = (lease.worker for lease in self._leases.values())
+            for worker in [*self._idle, *self._starting.values(), *leased]:
                 ray.kill(worker)
 
-    def _start(self, size: int) -> None:
-        # One first: a model that cannot be loaded must not be counted as the fault of a video.
-        self._idle.append(self._new())
-        try:
-            ray.get(self._idle[0].ready.remote(), timeout=_START_SECONDS)
-        except GetTimeoutError:
-            raise RunError(f"no worker within {_START_SECONDS} s: the cluster has no free CPU") from None
-        except RayError as error:
-            raise RunError(f"a worker cannot start: {_last_line(error)}") from None
-        self._idle += [self._new() for _ in range(size - 1)]
+    def _start(self) -> None:
+        worker = Worker.remote(self._config)  # type: ignore[attr-defined]
+        self._starting[worker.ready.remote()] = worker
 
-    def _new(self) -> Any:
-        return Worker.remote(self._config)  # type: ignore[attr-defined]
+    def _welcome(self, reference: Any) -> None:
+        """A worker has started, or has failed to: that must not be counted as the fault of a video."""
+        worker = self._starting.pop(reference)
+        try:
+            ray.get(reference)
+        except RayError as error:
+            self._stillborn += 1
+            failed = isinstance(error, RayActorError) and error.actor_init_failed
+            # One that died otherwise went with its machine, say: others may take its place.
+            if failed or self._stillborn > _MOST_DEATHS:
+                raise RunError(f"a worker cannot start: {_last_line(error)}") from None
+            self._start()
+        else:
+            self._stillborn = 0
+            self._idle.append(worker)
 
     def _lease(self, source: Source, attempt: int) -> None:
         worker = self._idle.pop()
@@ -125,13 +138,20 @@ class _Pool:
 
     def _finished(self) -> list[tuple[_Lease, Outcome | None]]:
         """Leases that ended, with their outcome, or None for one to be tried again."""
-        done, _ = ray.wait(list(self._leases), num_returns=1, timeout=_POLL_SECONDS)
-        ended = [self._collect(reference) for reference in done]
+        done, _ = ray.wait([*self._leases, *self._starting], num_returns=1, timeout=_POLL_SECONDS)
+        ended = [self._collect(reference) for reference in done if reference in self._leases]
+        for reference in done:
+            if reference in self._starting:
+                self._welcome(reference)
         now = time.monotonic()
+        if self._leases or self._idle:
+            self._workless_since = now
+        elif now - self._workless_since > _START_SECONDS:
+            raise RunError(f"no worker within {_START_SECONDS} s: the cluster has no free CPU")
         for reference in [r for r, lease in self._leases.items() if lease.until < now]:
             lease = self._leases.pop(reference)
             ray.kill(lease.worker)
-            self._idle.append(self._new())
+            self._start()
             ended.append((lease, Outcome("failed", "timeout")))
         return ended
 
@@ -143,7 +163,7 @@ class _Pool:
             outcome = Outcome("failed", "error", _last_line(error))
         except RayError:
             ray.kill(lease.worker)
-            self._idle.append(self._new())
+            self._start()
             return lease, Outcome("failed", "crash") if lease.attempt >= _MOST_DEATHS else None
         self._idle.append(lease.worker)
         return lease, outcome

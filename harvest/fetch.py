@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import time
@@ -21,7 +22,8 @@ _STATUS = {401: "forbidden", 403: "forbidden", 404: "gone", 410: "gone", 429: "r
 # Sites, and yt-dlp's downloader, say these only in prose; the first match counts.
 _PHRASES = {
     "incomplete": ("more expected",),
-    "bot_check": ("not a bot", "captcha", "sign in to confirm", "for up to an hour"),
+    "bot_check": ("not a bot", "captcha", "for up to an hour"),
+    "no_format": ("requested format is not available",),
     "unavailable": ("private video", "video unavailable", "has been removed", "members-only", "not available",
                     "age-restricted", "confirm your age"),
     "network": ("[download] got error", "timed out"),
@@ -40,16 +42,33 @@ class Fetched:
 def fetched(source: Source, fetch: Fetch, limits: Limits) -> Iterator[Fetched]:
     """The source's file; a download is deleted on leaving the context. Raises VideoError with a named reason."""
     if not source.is_url:
-        path = Path(source.address)
-        if not path.is_file():
-            raise VideoError("missing", f"{path.name} is not there")
-        _check_size(path, limits)
-        yield Fetched(path, {})
+        yield Fetched(_local(Path(source.address), limits), {})
         return
-    if urlsplit(source.address).scheme not in ("http", "https") or not urlsplit(source.address).hostname:
+    if not _is_web(source.address):
         raise VideoError("invalid", "only http:// and https:// addresses are fetched")
     with scratch.folder() as folder:
         yield _patiently(source.address, Path(folder), fetch, limits)
+
+
+def _local(path: Path, limits: Limits) -> Path:
+    try:
+        if not path.is_file():
+            raise VideoError("missing", f"{path.name} is not there")
+        _check_size(path, limits)
+        path.open("rb").close()
+    except OSError as error:
+        reason = "invalid" if error.errno == errno.ENAMETOOLONG else "unreadable"
+        raise VideoError(reason, f"{path.name[:100]}: {error.strerror}") from None
+    return path
+
+
+def _is_web(url: str) -> bool:
+    try:
+        url.encode()
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _patiently(url: str, folder: Path, fetch: Fetch, limits: Limits) -> Fetched:
@@ -71,7 +90,10 @@ def _download(url: str, folder: Path, fetch: Fetch, limits: Limits) -> Fetched:
     refused: list[VideoError] = []
 
     def admit(info: dict[str, Any], *, incomplete: bool = False) -> str | None:
-        if info.get("is_live"):
+        # yt-dlp asks about a playlist before it walks through its items, and only then with this key.
+        if "playlist_count" in info:
+            refused.append(VideoError("unsupported", "a playlist, not one video"))
+        elif info.get("is_live"):
             refused.append(VideoError("live"))
         elif (info.get("duration") or 0) > limits.max_seconds:
             refused.append(VideoError("too_long", f"{info['duration']:.0f} s, more than {limits.max_seconds:g} s"))
@@ -101,8 +123,6 @@ def _download(url: str, folder: Path, fetch: Fetch, limits: Limits) -> Fetched:
         raise VideoError(reason, _words(error, folder)) from None
     if refused:
         raise refused[0]
-    if info and info.get("_type") == "playlist":
-        raise VideoError("unsupported", "a playlist, not one video")
     # max_filesize leaves no file and no error.
     files = [path for path in folder.iterdir() if path.is_file() and path.suffix not in (".part", ".ytdl")]
     if not files:

@@ -28,6 +28,11 @@ class Entry:
     seconds: float = 0.0
     attempts: int = 1
 
+    @property
+    def gave_tracks(self) -> bool:
+        """Whether there is anything of this source, kept or dropped, for its shard."""
+        return bool(self.tracks or self.dropped)
+
 
 class Ledger:
     """Entries by source id and the set of closed shards, kept in step with the file.
@@ -70,8 +75,8 @@ class Ledger:
                 else:
                     self.entries[row["id"]] = Entry(**row)
             except (ValueError, KeyError, TypeError):
-                raise InputError(f"{path}, line {number}: not a line of a ledger; remove it to redo "
-                                 "that source") from None
+                raise InputError(f"{path}, line {number}: not a line of a ledger; restore the file or use "
+                                 "another output") from None
 
     def __enter__(self) -> Ledger:
         return self

@@ -15,11 +15,13 @@ TRANSIENT = {
 # The source itself is at fault.
 TERMINAL = {
     "missing": "no such local file",
+    "unreadable": "a local file that this user may not read",
     "gone": "the host answered 404 or 410",
     "forbidden": "the host answered 401, 403 or 451",
     "unavailable": "private, removed, for members or of an age class",
     "geo": "not offered in this country",
-    "unsupported": "a page without a video that yt-dlp knows",
+    "unsupported": "a page without a video that yt-dlp knows, or with several",
+    "no_format": "offered, but in no format that fetch.options takes",
     "invalid": "not a usable address or file name",
     "too_large": "more bytes than limits.max_bytes",
     "too_long": "longer than limits.max_seconds",

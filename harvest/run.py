@@ -5,6 +5,7 @@ Without CONFIG the job is read from the cluster file that `ray submit` leaves on
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections import Counter
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from harvest import estimators, plan, summary
 from harvest.config import BOOTSTRAP, Harvest
+from harvest.estimators import Estimator
 from harvest.ledger import Entry, Ledger
 from harvest.plan import Source
 from harvest.video import Outcome
@@ -56,9 +58,7 @@ class _Run:
         if not pending:
             return
         # Built once here, so that a wrong name or missing weights end the command before Ray starts.
-        layout = estimators.build(config.estimator, config.layout).layout
-        if layouts.get(layout.name) != layout:
-            raise InputError(f"estimator={config.estimator}: its layout differs from the known {layout.name}")
+        _check(estimators.build(config.estimator, config.layout), config.estimator)
         from harvest.drive import drive
 
         self._started = time.monotonic()
@@ -71,9 +71,13 @@ class _Run:
 
     def report(self) -> None:
         counts = summary.summarise(self._sources, self._ledger)
-        if self._settled or not self._workspace.summary.exists():
+        before = summary.read(self._workspace.summary)
+        run = before.get("run")
+        if self._settled or run is None:
             run = {"videos": self._settled, "frames": self._frames, "frames_per_second": round(self._rate(), 2),
                    "seconds": round(time.monotonic() - self._started, 1)}
+        # A killed run leaves a summary older than its ledger, so the next must write it even if it settles nothing.
+        if before != {**counts, "run": run}:
             summary.write(self._workspace.summary, counts, run)
         print(summary.describe(counts))
 
@@ -82,7 +86,7 @@ class _Run:
         entry = self._ledger.entries.get(source.id)
         if entry is None or source.shard in self._ledger.closed:
             return entry is not None
-        return self._workspace.holds(source) or not (entry.tracks or entry.dropped)
+        return self._workspace.holds(source) or not entry.gave_tracks
 
     def _settle(self, source: Source, outcome: Outcome, attempts: int) -> None:
         self._workspace.keep(source, outcome)
@@ -100,6 +104,20 @@ class _Run:
 
     def _rate(self) -> float:
         return self._frames / max(time.monotonic() - self._started, 1e-9)
+
+
+def _check(estimator: Estimator, name: str) -> None:
+    """Raise InputError for an estimator whose poses could not be stored."""
+    layout = estimator.layout
+    if layouts.get(layout.name) != layout:
+        raise InputError(f"estimator={name}: its layout differs from the known {layout.name}")
+    provenance = getattr(estimator, "provenance", None)
+    if not isinstance(provenance, dict):
+        raise InputError(f"estimator={name}: its provenance must be a dict of what JSON can hold")
+    try:
+        json.dumps(provenance, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"estimator={name}: its provenance is not JSON: {error}") from None
 
 
 def describe(config: Harvest) -> str:

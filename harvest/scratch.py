@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import shutil
+import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PREFIX = "skelshot-video-"
 
 
-def folder() -> tempfile.TemporaryDirectory[str]:
-    """A folder for one download, deleted on leaving the context; its name tells the process it belongs to."""
-    return tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-")
+@contextmanager
+def folder() -> Iterator[str]:
+    """A folder for one download, deleted on leaving the context; its name tells the host and process it belongs to."""
+    with tempfile.TemporaryDirectory(prefix=f"{_own_prefix()}{os.getpid()}-") as path:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            # Some network file systems lock no folders; there the name alone protects it.
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield path
+        finally:
+            os.close(descriptor)
 
 
 def sweep() -> None:
-    """Delete the download folders of processes that were killed on this machine."""
-    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        owner = path.name.removeprefix(_PREFIX).partition("-")[0]
-        if owner.isdigit() and not _alive(int(owner)):
+    """Delete the download folders of processes that were killed on this host."""
+    prefix = _own_prefix()
+    for path in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        owner = path.name.removeprefix(prefix).partition("-")[0]
+        # Containers may share a host name and this folder but not process ids, hence the lock as well.
+        if owner.isdigit() and not _alive(int(owner)) and _unlocked(path):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _own_prefix() -> str:
+    return f"{_PREFIX}{re.sub(r'[^A-Za-z0-9]+', '_', socket.gethostname())}-"
 
 
 def _alive(pid: int) -> bool:
@@ -30,4 +50,18 @@ def _alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
+    return True
+
+
+def _unlocked(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
     return True

@@ -43,6 +43,15 @@ def write(path: Path, counts: dict[str, Any], run: dict[str, Any]) -> None:
     write_text(path, json.dumps({**counts, "run": run}, indent=1) + "\n")
 
 
+def read(path: Path) -> dict[str, Any]:
+    """What ``write`` wrote, or nothing where there is no such file: all of it can be told again from the ledger."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def describe(counts: dict[str, Any]) -> str:
     """The counts in two or three lines."""
     lines = [f"{counts['sources']} sources = {counts['ok']} ok + {counts['rejected']} rejected + "

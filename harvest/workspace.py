@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import io
 import json
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,8 +37,9 @@ class Workspace:
         self.plan, self.ledger = self.root / "plan.jsonl", self.root / "ledger.jsonl"
         self.summary = self.root / "summary.json"
         self._work = self.root / "work"
+        self._folders = (self._work, self.root / "shards", self.root / "rejected")
         try:
-            for folder in (self._work, self.root / "shards", self.root / "rejected"):
+            for folder in self._folders:
                 folder.mkdir(parents=True, exist_ok=True)
             self._lock = open(self.root / ".lock", "w")  # noqa: SIM115 - held until the workspace is left
         except OSError as error:
@@ -55,17 +57,21 @@ class Workspace:
         self._sweep()
 
     def keep(self, source: Source, outcome: Outcome) -> None:
-        """Store a finished video until its shard is closed."""
+        """Store what a finished video gave until its shard is closed."""
         if outcome.sequences or outcome.rejected:
             with atomic(self._path(source)) as file:
                 file.write(_pack(outcome))
+        else:
+            # A run killed before it could note the video in the ledger may have left an earlier attempt's tracks.
+            self._path(source).unlink(missing_ok=True)
 
     def holds(self, source: Source) -> bool:
         return self._path(source).exists()
 
     def close(self, shard: int, sources: list[Source], ledger: Ledger) -> None:
         """Assemble a shard whose sources are all settled, note it in the ledger, and let go of its videos."""
-        finished = {source.id: _unpack(self._path(source).read_bytes()) for source in sources if self.holds(source)}
+        finished = {source.id: _unpack(self._path(source).read_bytes()) for source in sources
+                    if ledger.entries[source.id].gave_tracks}
         blocks = [Block(key, found.sequences, [sequence.meta["quality"] for sequence in found.sequences], found.origin,
                         found.provenance) for key, found in sorted(finished.items()) if found.sequences]
         rejected = [track for _, found in sorted(finished.items()) for track in found.rejected]
@@ -80,7 +86,7 @@ class Workspace:
 
     def discard_all_but(self, ids: set[str]) -> None:
         """Delete the stored videos of other sources: their shards are closed."""
-        for path in self._work.iterdir():
+        for path in self._work.glob("*.npz"):
             if path.stem not in ids:
                 path.unlink()
 
@@ -90,21 +96,26 @@ class Workspace:
     def _settle_settings(self, settings: dict[str, Any]) -> None:
         """Blocks of one folder must be comparable, so what decides their content is fixed by its first run."""
         path = self.root / "settings.json"
-        if not path.exists() or not self.ledger.exists() or not self.ledger.stat().st_size:
+        if not self.ledger.exists() or not self.ledger.stat().st_size:
+            self.discard_all_but(set())
             write_text(path, json.dumps(settings, indent=1, sort_keys=True) + "\n")
             return
         try:
             before = json.loads(path.read_text("utf-8"))
-        except ValueError:
-            raise InputError(f"{path}: not JSON; restore it or use another output") from None
+        except (OSError, ValueError):
+            before = None
+        if not isinstance(before, dict):
+            raise InputError(f"{path}: missing or not a JSON object; restore it or use another output")
         for key, value in settings.items():
             if before.get(key) != value:
                 raise InputError(f"{key}={value} differs from {before.get(key)} in {path}: "
                                  "keep the old value or use another output")
 
     def _sweep(self) -> None:
-        """Remove what killed runs left half-written."""
-        for path in self.root.rglob(".*.tmp"):
+        """Remove what killed runs left half-written, and no other program's files."""
+        ours = [self.root.glob(f".{name}.*.tmp") for name in ("plan.jsonl", "settings.json", "summary.json")]
+        ours += [folder.glob(".*.tmp") for folder in self._folders]
+        for path in chain.from_iterable(ours):
             path.unlink(missing_ok=True)
         scratch.sweep()
 

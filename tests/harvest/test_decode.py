@@ -87,6 +87,16 @@ def test_memory_does_not_grow_with_length(tmp_path):
     assert max(len(c.frames) for c in decode.chunks(path, 25)) == 16
 
 
+@pytest.mark.parametrize("late", [np.arange(3, 32), [9.0, 31.0]])
+def test_pictures_that_stand_still_are_not_a_damage(tmp_path, late):
+    """The header says 30 frames a second, as recorders of screens write it, and after two seconds few follow."""
+    times = np.concatenate([np.arange(60) / 30, late])
+    path = fakes.write(tmp_path / "v.mkv", greys(len(times), step=2), fps=30, times=times)
+    found = numbers(decode.chunks(path, 15), step=2)
+    # A leap of the clock is closed up, so no tick need fall to the last picture alone.
+    assert found[0] == 0 and found[-1] >= len(times) - 2
+
+
 def damaged(tmp_path, kind):
     path = tmp_path / "v.mp4"
     if kind == "missing":
@@ -100,6 +110,9 @@ def damaged(tmp_path, kind):
     elif kind == "playlist":
         path = tmp_path / "v.m3u8"
         path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
+    elif kind == "cut_mkv":
+        path = fakes.write(tmp_path / "v.mkv", fakes.walk(20))
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 4])
     elif kind in ("cut", "cut_front"):
         fakes.write(path, fakes.walk(8), options={"movflags": "faststart"} if kind == "cut_front" else None)
         path.write_bytes(path.read_bytes()[: path.stat().st_size // (4 if kind == "cut_front" else 2)])
@@ -114,13 +127,26 @@ def damaged(tmp_path, kind):
 
 @pytest.mark.parametrize(("kind", "reason"), [
     ("missing", "missing"), ("empty", "empty"), ("noise", "corrupt"), ("text", "corrupt"), ("cut", "corrupt"),
-    ("cut_front", "corrupt"), ("scrambled", "corrupt"),
+    ("cut_front", "corrupt"), ("cut_mkv", "corrupt"), ("scrambled", "corrupt"),
 ])
 def test_damaged_files_have_a_reason(tmp_path, kind, reason):
     with pytest.raises(VideoError) as caught:
         list(decode.chunks(damaged(tmp_path, kind), 15))
     assert caught.value.reason == reason
     assert str(tmp_path) not in caught.value.detail
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    path = tmp_path / "v.mp4"
+    path.write_bytes(b"x")
+
+    def refuse(*args, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(decode.av, "open", refuse)
+    with pytest.raises(VideoError) as caught:
+        list(decode.chunks(path, 15))
+    assert caught.value.reason == "unreadable"
 
 
 def test_a_playlist_reaches_no_host(tmp_path):

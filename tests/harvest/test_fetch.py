@@ -1,11 +1,12 @@
 import http.server
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
 from harvest import fetch, scratch
-from harvest.config import Fetch, Limits
+from harvest.config import Fetch, Harvest, Limits
 from harvest.plan import Source, canonical, identify
 from harvest.reasons import FAILURES, VideoError
 from tests.harvest import fakes
@@ -28,6 +29,13 @@ def server(tmp_path_factory):
                 self.send_error(STATUS.get(path, 503))
             elif path == "/page.html":
                 self.answer(b"<html><body>no video here</body></html>", "text/html")
+            elif path == "/feed.xml":
+                items = "".join(f"<item><title>{i}</title><link>http://{self.headers['Host']}/item{i}.mp4</link></item>"
+                                for i in range(4))
+                self.answer(f"<rss><channel><title>All</title>{items}</channel></rss>".encode(), "text/xml")
+            elif path == "/several.html":
+                players = "".join(f"<video src='/item{i}.mp4'></video>" for i in range(4))
+                self.answer(f"<html><title>All</title><body>{players}</body></html>".encode(), "text/html")
             elif path == "/loop.mp4":
                 self.send_response(302)
                 self.send_header("Location", "/loop.mp4")
@@ -99,6 +107,13 @@ def test_what_a_host_answers_has_a_name(server, path, wanted):
     assert reason(server.url + path) == wanted
 
 
+@pytest.mark.parametrize("path", ["/feed.xml", "/several.html"])
+def test_of_a_playlist_no_item_is_requested(server, path):
+    server.hits.clear()
+    assert reason(server.url + path, retries=2) == "unsupported"
+    assert set(server.hits) == {path}
+
+
 def test_redirects_without_end(server):
     assert reason(f"{server.url}/loop.mp4") in ("download", "network")
 
@@ -111,7 +126,8 @@ def test_no_such_host_or_port():
     assert reason("http://no-such-host.invalid/v.mp4") == "network"
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://example.org/v.mp4", "http:///nohost", "javascript://x/%0aalert(1)"])
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://example.org/v.mp4", "http:///nohost", "javascript://x/%0aalert(1)",
+                                 "http://[bad", "http://example.org:99999/v.mp4", "https://example.org/\ud800"])
 def test_only_web_addresses_are_fetched(url):
     assert reason(url) == "invalid"
 
@@ -148,6 +164,8 @@ def test_local_files(tmp_path):
 @pytest.mark.parametrize(("text", "wanted"), [
     ("Sign in to confirm you're not a bot", "bot_check"), ("Private video. Sign in if you have access", "unavailable"),
     ("This content isn't available, try again later. Rate-limited for up to an hour", "bot_check"),
+    ("Sign in to confirm your age. This video may be inappropriate for some users.", "unavailable"),
+    ("Requested format is not available. Use --list-formats for a list of available formats", "no_format"),
     ("Video unavailable", "unavailable"), ("something new", "download"),
 ])
 def test_what_sites_say_only_in_prose(text, wanted):
@@ -155,6 +173,32 @@ def test_what_sites_say_only_in_prose(text, wanted):
 
     inner = ExtractorError(text, expected=True)
     assert fetch.reason_of(DownloadError(f"ERROR: {inner}", (type(inner), inner, None))) == wanted
+
+
+@pytest.mark.parametrize(("method", "error", "wanted"), [
+    ("open", PermissionError(13, "Permission denied"), "unreadable"),
+    ("is_file", PermissionError(13, "Permission denied"), "unreadable"), (None, None, "invalid"),
+])
+def test_local_files_out_of_reach(tmp_path, monkeypatch, method, error, wanted):
+    path = tmp_path / ("v.mp4" if method else "v" * 300)
+    if method:
+        path.write_bytes(b"12345")
+
+        def refuse(*args, **options):
+            raise error
+
+        # Not by chmod, which does not stop root.
+        monkeypatch.setattr(Path, method, refuse)
+    with pytest.raises(VideoError) as caught, fetch.fetched(Source("v", str(path)), Fetch(), Limits()):
+        pass
+    assert caught.value.reason == wanted and str(tmp_path) not in caught.value.detail
+
+
+def test_output_is_a_local_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert Harvest(sources="v.mp4", output="~/x").output == "/home/someone/x"
+    with pytest.raises(ValueError, match="local folder"):
+        Harvest(sources="v.mp4", output="s3://bucket/x")
 
 
 def test_own_options_are_not_free():
@@ -170,7 +214,7 @@ def test_folders_of_dead_processes_are_swept(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    (tmp_path / f"skelshot-video-{dead.pid}-abc").mkdir()
+    (tmp_path / f"{scratch._own_prefix()}{dead.pid}-abc").mkdir()
     (tmp_path / "skelshot-video-other").mkdir()
     with scratch.folder() as mine:
         scratch.sweep()

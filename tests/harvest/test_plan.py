@@ -1,4 +1,6 @@
+import itertools
 import json
+import os
 import re
 from pathlib import Path
 
@@ -89,6 +91,15 @@ def test_sources_of_every_kind(tmp_path, monkeypatch):
     ("url\nexample\n", "l.csv", "line 2.*no scheme"),
     ("url\nhttps://e.org,1\n", "l.csv", "line 2: more fields"), ("[1]\n", "l.jsonl", "line 1: not a JSON object"),
     ('{"url": "https://e.org/1", "x": NaN}', "l.jsonl", "line 1: not a JSON object"),
+    ('{"path": "v.mp4"}\n{"path": "w.mp4", "x": [1e999]}', "l.jsonl", "l.jsonl, line 2: .* finite numbers"),
+    ('{"url": "https://e.org/\\ud800"}', "l.jsonl", "line 1: .* valid text"),
+    ('{"path": "v.mp4", "x": ' + "[" * 900 + "]" * 900 + "}", "l.jsonl", "line 1: .* levels deep"),
+    ('{"path": "v.mp4", "x": ' + "[" * 99999 + "]" * 99999 + "}", "l.jsonl", "line 1: .* levels deep"),
+    ('url,"label\nhttps://e.org/1,a\n', "l.csv", "l.csv, line 2: unexpected end"),
+    ("url,label\n", "l.csv", "no source in"), ("# none yet\n\n", "l.txt", "no source in"),
+    ("", "l.jsonl", "no source in"),
+    (None, "x" * 300, "no such file"), (None, "x" * 300 + ".csv", "no such file"),
+    ("path,id\nv.mp4,a\nv.mp4,b\n", "l.csv", "two ids: 'a' and 'b'"),
     ("url,id\nhttps://e.org/1,a\nhttps://e.org/2,a\n", "l.csv", "'a' stands for two sources"),
     ("url,label\nhttps://e.org/1,a\nhttps://e.org/1,b\n", "l.csv", "different columns"),
 ])
@@ -108,10 +119,71 @@ def test_an_id_never_changes_its_address(tmp_path):
         plan.update(tmp_path / "plan.jsonl", plan.expand([str(rows)]), 4)
 
 
-def test_damaged_plan(tmp_path):
-    (tmp_path / "plan.jsonl").write_text('{"id": "a"')
-    with pytest.raises(InputError, match="line 1"):
+@pytest.mark.parametrize(("data", "words"), [
+    (b'{"id": "a"', "line 1"), (b'{"id": "caf\xe9"}', "cannot read the plan"),
+    (b'{"id": "a", "address": "b", "meta": {}, "shard": 1e999}', "line 1"), (b"[" * 99999, "line 1"),
+])
+def test_damaged_plan(tmp_path, data, words):
+    (tmp_path / "plan.jsonl").write_bytes(data)
+    with pytest.raises(InputError, match=words):
         plan.read(tmp_path / "plan.jsonl")
+
+
+def test_one_address_is_one_source_whoever_names_it(tmp_path):
+    video = tmp_path / "v.mp4"
+    video.touch()
+    (tmp_path / "a.csv").write_text("path,id\nv.mp4,clip\n")
+    (tmp_path / "b.jsonl").write_text('{"path": "v.mp4", "label": "wave"}\n')
+    (tmp_path / "c.txt").write_text("v.mp4\n./v.mp4\n")
+    for named in itertools.permutations([video, *(tmp_path / name for name in ("a.csv", "b.jsonl", "c.txt"))]):
+        assert plan.expand(map(str, named)) == [plan.Source("clip", str(video), {"label": "wave"})]
+
+
+def test_a_planned_source_keeps_its_id(tmp_path):
+    video, path = tmp_path / "v.mp4", tmp_path / "plan.jsonl"
+    video.touch()
+    (tmp_path / "list.csv").write_text("path,id\nv.mp4,clip\n")
+    first = plan.update(path, plan.expand([str(video)]), 4)
+    assert plan.update(path, plan.expand([str(tmp_path / "list.csv")]), 4) == first == plan.read(path)
+
+
+def test_a_file_name_that_is_not_utf8(tmp_path):
+    try:
+        Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9.mp4")).write_bytes(b"x")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    (tmp_path / "cafe.mp4").write_bytes(b"x")
+    written = plan.update(tmp_path / "plan.jsonl", plan.expand([str(tmp_path)]), 4)
+    assert len({source.id for source in written}) == 2
+    assert plan.read(tmp_path / "plan.jsonl") == written
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]+", s.id) and Path(s.address).read_bytes() == b"x" for s in written)
+
+
+def test_only_a_line_feed_ends_a_row(tmp_path):
+    odd = ["v\x0c.mp4", "v\u2028.mp4", "v\x85.mp4"]
+    (tmp_path / "l.txt").write_text("\r\n".join(odd), "utf-8", newline="")
+    (tmp_path / "l.jsonl").write_text("".join(json.dumps({"path": p}, ensure_ascii=False) + "\n" for p in odd), "utf-8")
+    (tmp_path / "l.csv").write_text("path,title\n" + "".join(f'{p},"two\nlines"\n' for p in odd), "utf-8")
+    for name in ("l.txt", "l.jsonl", "l.csv"):
+        found = plan.expand([str(tmp_path / name)])
+        assert [Path(source.address).name for source in found] == odd
+    assert {source.meta["title"] for source in found} == {"two\nlines"}
+
+
+def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
+    (tmp_path / "v.mp4").touch()
+    (tmp_path / "locked").mkdir()
+    scandir = os.scandir
+
+    def refuse(folder="."):
+        if os.fspath(folder).endswith("locked"):
+            raise PermissionError(13, "Permission denied", os.fspath(folder))
+        return scandir(folder)
+
+    # Not by chmod, which does not stop root.
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InputError, match=r"cannot read the folder .*locked: Permission denied"):
+        plan.expand([str(tmp_path)])
 
 
 def test_empty_folder(tmp_path):

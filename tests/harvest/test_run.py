@@ -16,7 +16,10 @@ import numpy as np
 import pytest
 import yaml
 
-from harvest import run
+from harvest import plan, run
+from harvest.config import Harvest
+from harvest.ledger import Entry, Ledger
+from harvest.workspace import Workspace
 from skelcore import shards
 from tests.harvest import fakes
 from tests.paths import ROOT
@@ -150,6 +153,98 @@ def test_killed_at_any_moment_and_resumed_the_shards_are_the_same_bytes(tmp_path
     counts = json.loads((output / "summary.json").read_text())
     assert (counts["sources"], counts["ok"], counts["pending"]) == (12, 9, 0)
     assert not list((output / "work").iterdir()) and not list(output.rglob("*.tmp"))
+
+
+@pytest.mark.slow
+def test_a_worker_that_waits_for_a_cpu_holds_no_video(tmp_path):
+    """On a busy cluster a video's deadline runs from the moment that somebody works on it."""
+    for i in range(4):
+        fakes.write(tmp_path / f"walk{i}.mp4", fakes.walk(1.2, seed=i))
+    arguments = [f"sources={tmp_path}", f"output={tmp_path / 'out'}", BLOBS, "workers=2", "limits.deadline_seconds=5"]
+    script = ("import ray, sys; from harvest.run import main; "
+              "ray.init(address='local', num_cpus=1, include_dashboard=False, log_to_driver=False); "
+              f"sys.exit(main({arguments!r}))")
+    clean = {key: value for key, value in os.environ.items() if "RAY" not in key}
+    # Four videos of two seconds each: more than the deadline together, and one after the other.
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120,
+                          env={**clean, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "BLOBS_SECONDS": "0.1"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "4 sources = 4 ok" in done.stdout
+    assert [entry["attempts"] for entry in ledger(tmp_path / "out").values()] == [1] * 4
+
+
+@pytest.mark.slow
+def test_a_worker_that_cannot_start_is_no_fault_of_a_video(tmp_path):
+    """The first two models load, the driver's own and one worker's; no other does."""
+    (tmp_path / "fragile.py").write_text(f"""
+import os
+from tests.harvest import fakes
+class Model(fakes.Blobs):
+    def __init__(self, layout):
+        super().__init__(layout)
+        for i in range(2):
+            try:
+                return os.close(os.open({str(tmp_path)!r} + f"/built{{i}}", os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                pass
+        raise OSError("the model file is gone")
+""")
+    for i in range(3):
+        fakes.write(tmp_path / f"walk{i}.mp4", fakes.walk(1.2, seed=i))
+    # So slow that the good worker is still at it when the other fails.
+    process = start(f"sources={tmp_path}", f"output={tmp_path / 'out'}", "estimator=fragile:Model", "workers=2",
+                    home=tmp_path, PYTHONPATH=f"{ROOT}:{tmp_path}", BLOBS_SECONDS="0.5")
+    _, err = finish(process, 1)
+    assert "a worker cannot start: OSError: the model file is gone" in err
+    assert not any(entry["status"] == "failed" for entry in ledger(tmp_path / "out").values())
+
+
+def settled(tmp_path):
+    """An output folder of one video, settled by a run that was killed before it could write its summary."""
+    video, output = tmp_path / "v.mp4", tmp_path / "out"
+    video.write_bytes(b"")
+    config = Harvest(sources=[str(video)], output=str(output))
+    with Workspace(config) as space, Ledger(space.ledger) as journal:
+        source = plan.update(space.plan, plan.expand(config.sources), config.shard_size)[0]
+        journal.settle(Entry(source.id, "failed", "empty"))
+    return [f"sources={video}", f"output={output}"], output / "summary.json"
+
+
+def test_a_stale_summary_is_brought_up_to_date_by_a_run_that_settles_nothing(tmp_path, capsys):
+    arguments, path = settled(tmp_path)
+    figures = {"videos": 3, "frames": 9, "frames_per_second": 4.5, "seconds": 2.0}
+    path.write_text(json.dumps({"sources": 1, "pending": 1, "failed": 0, "run": figures}))
+    assert run.main(arguments) == 0
+    assert "1 failed + 0 pending" in capsys.readouterr().out
+    after = json.loads(path.read_text())
+    assert (after["failed"], after["pending"], after["shards"], after["run"]) == (1, 0, 1, figures)
+    before = path.stat()
+    assert run.main(arguments) == 0
+    assert path.stat().st_ino == before.st_ino, "written again although nothing had changed"
+
+
+@pytest.mark.parametrize("text", [None, "{torn", "[]"])
+def test_a_lost_summary_is_written_again(tmp_path, text):
+    arguments, path = settled(tmp_path)
+    if text is not None:
+        path.write_text(text)
+    assert run.main(arguments) == 0
+    assert json.loads(path.read_text())["failed"] == 1
+
+
+@pytest.mark.parametrize("provenance", ["{'a': object()}", "{'a': float('inf')}", "[1]", "{'a': {1, 2}}"])
+def test_provenance_that_no_shard_can_hold_ends_the_run_before_it_starts(tmp_path, monkeypatch, capsys, provenance):
+    (tmp_path / "v.mp4").write_bytes(b"x")
+    name = f"odd{abs(hash(provenance))}"
+    (tmp_path / f"{name}.py").write_text("from tests.harvest import fakes\nclass Model(fakes.Blobs):\n    "
+                                         "def __init__(self, layout):\n        super().__init__(layout)\n"
+                                         f"        self.provenance = {provenance}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("harvest.drive.drive", lambda *_: pytest.fail("started"))
+    arguments = [f"sources={tmp_path}/v.mp4", f"output={tmp_path}/out", f"estimator={name}:Model"]
+    assert run.main(arguments) == 2
+    err = capsys.readouterr().err.strip()
+    assert f"estimator={name}:Model: its provenance" in err and len(err.splitlines()) == 1
 
 
 def ledger_lines(path):
