@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from skelcore.errors import InputError
 from skelcore.layouts import Layout
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """Base of the encoders that read joints: ``features`` from a subclass, pooling and input checks from here.
 
     ``dim`` is the width D of the features, ``spec`` the plain values from which ``encoders.build`` makes its like.
@@ -28,13 +29,13 @@ class Encoder(nn.Module):
     def spec(self) -> dict[str, Any]:
         return {"name": self.name, "layout": self.layout.name, "in_channels": self.in_channels, "width": self.width}
 
+    @abstractmethod
     def features(self, x: Tensor) -> Tensor:
         """Feature maps (N, M, D, T', V) of ``x`` (N, M, T, V, C)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pyskl_keys(self) -> dict[str, list[str]]:
         """For every key of the state dict, the reference's keys that make it up, concatenated along axis 0."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         """Pooled features (N, D) of ``x`` (N, M, T, V, C): the mean over frames and joints, then over persons.
