@@ -18,6 +18,7 @@ from harvest.estimators import blazepose as module
 from harvest.estimators.blazepose import BlazePose, anchors, decode, distinct, read_outputs_only, refine, weighted_nms
 from skelcore.errors import InputError
 from skelcore.layouts import get
+from skelcore.mannequin import perform
 from tests.paths import DATA, need
 
 REFERENCES = json.loads((Path(__file__).parent / "blazepose_reference.json").read_text())["references"]
@@ -34,6 +35,9 @@ def astronaut() -> np.ndarray:
 
 
 def image_of(reference: dict) -> np.ndarray:
+    if "mannequin" in reference:
+        performance = perform(*reference["mannequin"], seconds=2, fps=10, size=480)
+        return next(islice(performance.render(), reference["frame"], None))
     if "video" not in reference:
         return data.astronaut()
     with av.open(str(need(DATA / reference["video"]))) as video:
@@ -53,7 +57,8 @@ def turned(image: np.ndarray, degrees: float) -> tuple[np.ndarray, np.ndarray]:
 # --- against MediaPipe
 
 
-@pytest.mark.parametrize("reference", REFERENCES, ids=lambda r: Path(r.get("video", "astronaut")).stem)
+@pytest.mark.parametrize("reference", REFERENCES,
+                         ids=lambda r: Path(r.get("video", r.get("mannequin", ["astronaut"])[0])).stem)
 def test_landmarks_agree_with_mediapipe(pose, reference):
     expected, visibility = np.array(reference["landmarks"]), np.array(reference["visibility"])
     found = look(pose, image_of(reference))
