@@ -27,8 +27,8 @@ from skelcore.files import atomic, write_text
 from skelcore.layouts import LAYOUTS, Layout
 from skelcore.layouts import get as get_layout
 from skelcore.progress import Progress
+from skelcore.remote import missing, reaching
 from skelcore.sequence import PoseSequence
-from skelcore.store import missing, reaching
 
 _MAX_FLOAT16 = 65504
 

@@ -18,10 +18,10 @@ from fsspec.implementations.local import LocalFileSystem
 from skelcore import shard_format, shard_index, ustar
 from skelcore.errors import InputError
 from skelcore.files import atomic, cache_folder
+from skelcore.remote import missing, reaching
 from skelcore.shard_format import Block
 from skelcore.shard_index import Manifest
 from skelcore.shard_store import Shard, ShardStore
-from skelcore.store import missing, reaching
 
 __all__ = ["Block", "Manifest", "ShardStore", "read", "stream", "verify", "write"]
 
@@ -137,10 +137,16 @@ def _listing(files: fsspec.AbstractFileSystem, root: str) -> set[str]:
     if root.endswith(".tar") and _present(files, root):
         return {root}
     if files.isdir(root):
-        return set(files.ls(root, detail=False))
+        found, inner = set(files.ls(root, detail=False)), f"{root.rstrip('/')}/shards"
+        # The output folder of a harvest keeps its shards in a folder of that name.
+        return found if any(map(_is_shard, found)) or not files.isdir(inner) else set(files.ls(inner, detail=False))
     if fsspec.core.has_magic(root):
         return {*files.glob(root), *files.glob(_manifest(root))}
     return {path for path in (_manifest(root),) if root.endswith(".tar") and _present(files, path)}
+
+
+def _is_shard(path: str) -> bool:
+    return path.endswith((".tar", _MANIFEST))
 
 
 def _present(files: fsspec.AbstractFileSystem, path: str) -> bool:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -13,7 +12,7 @@ from urllib.parse import urlsplit
 import fsspec
 import numpy as np
 
-from skelcore.errors import InputError, RunError
+from skelcore.errors import InputError
 from skelcore.layouts import Layout
 from skelcore.sequence import PoseSequence
 
@@ -74,34 +73,6 @@ def open_store(uri: str, layout: str | None = None) -> Store:
     if not path.exists():
         raise InputError(f"data={uri}: no such file or folder")
     raise InputError(f"data={uri}: expected a PYSKL pickle (.pkl), a folder of .skeleton files, or pose shards (.tar)")
-
-
-def missing(error: FileNotFoundError) -> bool:
-    """Whether a file is truly absent: over HTTP fsspec says so of every failure, and keeps the failure as the cause."""
-    cause = error.__cause__
-    failed = isinstance(cause, TimeoutError) or type(cause).__module__.startswith("aiohttp.")
-    return not failed or getattr(cause, "status", None) in (404, 410)
-
-
-@contextmanager
-def reaching(uri: str, trouble: str = "cannot be read") -> Iterator[None]:
-    """Turn what any file system raises into one line: InputError for a wrong ``uri``, RunError for a failure."""
-    try:
-        yield
-    except (InputError, RunError):
-        raise
-    except (PermissionError, IsADirectoryError, NotADirectoryError, ImportError, ValueError) as error:
-        raise InputError(f"{uri}: {trouble}: {_one_line(error)}") from None
-    except FileNotFoundError as error:
-        if missing(error):
-            raise InputError(f"{uri}: no such file") from None
-        raise RunError(f"{uri}: {trouble}: {_one_line(error.__cause__)}") from None
-    except Exception as error:  # every remote file system has its own kinds of error
-        raise RunError(f"{uri}: {trouble}: {_one_line(error)}") from error
-
-
-def _one_line(error: BaseException | None) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def indices_of(store: Store, split: str | None) -> np.ndarray:

@@ -381,6 +381,14 @@ def test_a_manifest_without_its_tar_is_data_that_went_missing(tmp_path, shard, p
     assert len(shards.read(tmp_path / "b.tar")) == 2
 
 
+def test_the_output_folder_of_a_harvest_stands_for_its_shards(tmp_path):
+    (tmp_path / "harvested/shards").mkdir(parents=True)
+    shards.write(tmp_path / "harvested/shards/000000.tar", [block("one", 3)])
+    assert list(shards.read(tmp_path / "harvested").ids) == list(shards.read(tmp_path / "harvested/shards").ids)
+    shards.write(tmp_path / "harvested/own.tar", [block("other")])  # shards of its own come first
+    assert set(shards.read(tmp_path / "harvested").groups) == {"other"}
+
+
 @pytest.mark.parametrize("kind", ["compression", "deflate"])
 def test_a_hostile_index_is_rebuilt(shard, kind, caplog):
     index = shard.with_suffix(".index.npz")
