@@ -15,7 +15,7 @@ class EncoderConfig(Config):
     """Which encoder, and how wide."""
 
     name: str = Field("stgcn++", description="encoder, a name known to skelcore.encoders.build")
-    width: PositiveInt = Field(64, description="channels of the first stage; 64 is the published size")
+    width: PositiveInt | None = Field(None, description="channels of the first stage; null is the published size")
 
 
 class OptimizerConfig(Config):

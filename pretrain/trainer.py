@@ -55,7 +55,7 @@ class Trainer:
         self.metrics: dict[str, float] = {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.encoder = encoders.build(config.encoder.name, self.layout, store.channels + 1, config.encoder.width)
+            self.encoder = self._build(store.channels)
             self.objective = VICReg(self.encoder.dim, config.objective)
         self.encoder.to(self.device)
         self.objective.to(self.device)
@@ -177,6 +177,11 @@ class Trainer:
         self.generator.set_state(state["generator"])
         self.step, self.metrics = int(state["step"]), dict(state["metrics"])
 
+    def _build(self, coordinates: int) -> encoders.Encoder:
+        name = self.config.encoder.name
+        channels = encoders.channels(name, self.layout, coordinates, self.config.stream)
+        return encoders.build(name, self.layout, channels, self.config.encoder.width)
+
     def _watched(self, store: Store) -> ClipDataset:
         """The clips that ``look`` measures: the monitor set, or as many of the data as it takes."""
         if self.monitor is None:
@@ -192,9 +197,9 @@ class Trainer:
         return self.views(batch.keypoints, batch.scores, self.layout, self.generator)
 
     def _encode(self, keypoints: Tensor, scores: Tensor) -> Tensor:
-        """Pooled features (N, D) of clips in any unit: centred and scaled here, so that all input looks alike."""
-        x = views.features(views.normalise(keypoints, scores), scores, self.layout, self.config.stream)
-        return self.encoder(x, scores.gt(0).any(-1).any(-1) if self.config.persons > 1 else None)
+        """Pooled features (N, D) of clips in any unit."""
+        pooled: Tensor = self.encoder(*self.encoder.inputs(keypoints, scores, self.config.stream))
+        return pooled
 
     @torch.no_grad()
     def _embed(self, dataset: ClipDataset) -> tuple[np.ndarray, np.ndarray]:

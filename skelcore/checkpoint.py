@@ -138,6 +138,21 @@ def load_pyskl(encoder: Encoder, source: str | Path | Mapping[str, Any]) -> Impo
                         tuple(f"backbone.{key}" for key in sorted(absent)))
 
 
+def to_pyskl(encoder: Encoder, values: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """The encoder's state dict in PYSKL's naming, or ``values`` (such as gradients) keyed like it.
+
+    Raises InputError for an encoder that PYSKL does not have.
+    """
+    named: dict[str, Tensor] = {}
+    mapping = encoder.pyskl_keys()
+    for key, value in (encoder.state_dict() if values is None else values).items():
+        parts = mapping[key]
+        rows = encoder.pyskl_rows(key) or len(value) // len(parts) if value.ndim else 0
+        pieces = value.split(rows) if value.ndim and len(parts) > 1 else [value] * len(parts)
+        named |= {f"backbone.{part}": piece.clone() for part, piece in zip(parts, pieces, strict=True)}
+    return named
+
+
 def _join(target: Tensor, parts: list[Tensor], keys: list[str], where: str) -> Tensor:
     """The parts of one of our tensors put together; batch-norm counters, equal in all parts, are taken once."""
     if not target.ndim:

@@ -19,8 +19,8 @@ class Layout:
     """A skeleton of V joints.
 
     ``edges`` are the (outer, inner) pairs of the graph encoders, ``bones`` the (joint, parent) pairs of the bone
-    stream; the two differ in the reference code for some layouts, so both are named. ``centre`` is the joint with
-    which the body is centred and towards which edges point.
+    stream, ``limbs`` the pairs that limb heatmaps draw; they differ in the reference code for some layouts, so all
+    are named. ``centre`` is the joint with which the body is centred and towards which edges point.
     """
 
     name: str
@@ -28,11 +28,14 @@ class Layout:
     edges: tuple[tuple[int, int], ...]
     centre: int
     bones: tuple[tuple[int, int], ...] = ()
+    limbs: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.bones:
             object.__setattr__(self, "bones", self.edges)
-        for outer, inner in (*self.edges, *self.bones, (self.centre, self.centre)):
+        if not self.limbs:
+            object.__setattr__(self, "limbs", self.bones)
+        for outer, inner in (*self.edges, *self.bones, *self.limbs, (self.centre, self.centre)):
             if not (0 <= outer < len(self.joints) and 0 <= inner < len(self.joints)):
                 raise InputError(f"layout {self.name}: pair ({outer}, {inner}) names a joint beyond its "
                                  f"{len(self.joints)}")
@@ -124,6 +127,8 @@ LAYOUTS: dict[str, Layout] = {
                    (5, 0), (6, 0), (1, 0), (3, 1), (2, 0), (4, 2)),
             bones=((1, 0), (2, 0), (3, 1), (4, 2), (5, 0), (6, 0), (7, 5), (8, 6), (9, 7), (10, 8), (11, 0), (12, 0),
                    (13, 11), (14, 12), (15, 13), (16, 14)),
+            limbs=((0, 5), (0, 6), (5, 7), (7, 9), (6, 8), (8, 10), (5, 11), (11, 13), (13, 15), (6, 12), (12, 14),
+                   (14, 16), (0, 1), (0, 2), (1, 3), (2, 4), (11, 12)),
             centre=0,
         ),
         Layout(

@@ -10,21 +10,41 @@ from skelcore.encoders.encoder import Encoder
 from skelcore.encoders.stgcnpp import STGCNpp
 from skelcore.errors import InputError
 
-__all__ = ["ENCODERS", "Encoder", "build", "calibrate"]
+__all__ = ["ENCODERS", "Encoder", "build", "calibrate", "channels"]
 
-ENCODERS = {STGCNpp.name: STGCNpp}
+_CLASSES: tuple[type[Encoder], ...] = (
+    STGCNpp,
+)
+ENCODERS = {encoder.name: encoder for encoder in _CLASSES}
 
 
-def build(name: str, layout: str | layouts.Layout, in_channels: int = 3, width: int = 64) -> Encoder:
-    """A freshly initialised encoder for clips (N, M, T, V, ``in_channels``) of ``layout``; ``width`` scales channels.
+def build(name: str, layout: str | layouts.Layout, in_channels: int | None = None, width: int | None = None) -> Encoder:
+    """A freshly initialised encoder for clips of ``layout``; ``width`` scales its channels (None: as published).
 
-    Raises InputError for an unknown name or layout, or a width below 8.
+    ``in_channels`` is C of the joints (N, M, T, V, C) or K of the heatmaps (N, K, T, H, W) that it reads; None is that
+    of 2D poses with scores: 3, or one heatmap a joint. Raises InputError for an unknown name or layout, or a width
+    below 8.
     """
-    if name not in ENCODERS:
-        near = get_close_matches(name, ENCODERS, 1)
-        raise InputError(f"unknown encoder {name!r}; {f'did you mean {near[0]}?' if near else 'known:'} "
-                         f"{'' if near else ', '.join(ENCODERS)}".rstrip())
+    encoder, layout = _class(name), layouts.get(layout)
+    in_channels = encoder.channels(layout) if in_channels is None else in_channels
+    width = encoder.WIDTH if width is None else width
     if width < 8 or in_channels < 1:
         raise InputError(f"encoder {name}: width must be at least 8 and in_channels at least 1, "
                          f"got {width} and {in_channels}")
-    return ENCODERS[name](layouts.get(layout), in_channels, width)
+    return encoder(layout, in_channels, width)
+
+
+def channels(name: str, layout: str | layouts.Layout, coordinates: int = 2, stream: str = "joint") -> int:
+    """The ``in_channels`` with which the encoder of that name reads ``stream`` of 2D or 3D clips.
+
+    Raises InputError for an unknown name, layout or stream, and for heatmaps of 3D poses.
+    """
+    return _class(name).channels(layouts.get(layout), coordinates, stream)
+
+
+def _class(name: str) -> type[Encoder]:
+    if name not in ENCODERS:
+        near = get_close_matches(name, ENCODERS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(ENCODERS)}"
+        raise InputError(f"unknown encoder {name!r}; {hint}")
+    return ENCODERS[name]

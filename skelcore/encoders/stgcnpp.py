@@ -16,26 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skelcore.encoders.encoder import Encoder
 from skelcore.encoders.graph import spatial_subsets
+from skelcore.encoders.joints import JointEncoder
+from skelcore.encoders.layers import DataNorm, Pointwise, projection, to_maps, to_wide
 from skelcore.layouts import Layout
 
 DILATIONS = (1, 2, 3, 4)
 BRANCHES = len(DILATIONS) + 2  # and max pool, pointwise
-
-
-class Pointwise(nn.Conv2d):
-    """A 1 x 1 convolution of (1, C, T, W) as one matrix product, strided in time."""
-
-    bias: nn.Parameter
-
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        super().__init__(inputs, outputs, 1, (stride, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x[:, :, :: self.stride[0]]
-        y = torch.addmm(self.bias[:, None], self.weight.flatten(1), x.reshape(x.shape[1], -1))
-        return y.view(1, -1, *x.shape[2:])
 
 
 class GraphConv(nn.Module):
@@ -46,7 +33,7 @@ class GraphConv(nn.Module):
         self.adjacency = nn.Parameter(adjacency.clone())
         self.conv = Pointwise(inputs, outputs * len(adjacency))
         self.bn = nn.BatchNorm2d(outputs)
-        self.down = _projection(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.down = projection(inputs, outputs) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         subsets, joints, _ = self.adjacency.shape
@@ -91,14 +78,14 @@ class Block(nn.Module):
         super().__init__()
         self.graph, self.time = GraphConv(inputs, outputs, adjacency), TemporalConv(outputs, stride)
         same = inputs == outputs and stride == 1
-        self.residual = None if not residual else nn.Identity() if same else _projection(inputs, outputs, stride)
+        self.residual = None if not residual else nn.Identity() if same else projection(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.time(self.graph(x))
         return F.relu_(y if self.residual is None else y.add_(self.residual(x)))
 
 
-class STGCNpp(Encoder):
+class STGCNpp(JointEncoder):
     """The encoder: (N, M, T, V, C) -> (N, M, 4 width, ceil(ceil(T / 2) / 2), V)."""
 
     name = "stgcn++"
@@ -106,27 +93,26 @@ class STGCNpp(Encoder):
     def __init__(self, layout: Layout, in_channels: int = 3, width: int = 64) -> None:
         super().__init__(layout, in_channels, width)
         self.dim = 4 * width
-        self.data_bn = nn.BatchNorm1d(in_channels * len(layout))
+        self.data_bn = DataNorm(len(layout), in_channels)
         adjacency = torch.from_numpy(spatial_subsets(layout))
         outputs = [width] * 4 + [2 * width] * 3 + [4 * width] * 3
         self.blocks = nn.Sequential(*(
             Block(before, after, 1 if i == 0 or before == after else 2, adjacency, residual=i > 0)
             for i, (before, after) in enumerate(zip([in_channels, *outputs], outputs, strict=False))))
 
-    def features(self, x: Tensor) -> Tensor:
-        self.check(x)
-        clips, persons, frames, joints, channels = x.shape
-        x = self.data_bn(x.reshape(-1, frames, joints * channels).transpose(1, 2))
-        x = x.view(-1, joints, channels, frames).permute(2, 3, 0, 1).reshape(1, channels, frames, -1)
-        y: Tensor = self.blocks(x)
-        return y.view(self.dim, -1, clips, persons, joints).permute(2, 3, 0, 1, 4)
+    def maps(self, x: Tensor, slot: Tensor) -> Tensor:
+        return to_maps(self.blocks(to_wide(self.data_bn(x, slot))), len(self.layout))
 
     def pyskl_keys(self) -> dict[str, list[str]]:
         return {key: _pyskl_keys(key) for key in self.state_dict()}
 
-
-def _projection(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(Pointwise(inputs, outputs, stride), nn.BatchNorm2d(outputs))
+    def pyskl_rows(self, key: str) -> list[int] | None:
+        _, block, *rest = key.split(".")
+        if rest[:1] != ["time"] or rest[1] not in ("reduce", "reduce_bn"):
+            return None
+        time = self.blocks[int(block)].time
+        assert isinstance(time, TemporalConv)
+        return time.widths if rest[1] == "reduce" else time.widths[:-1]
 
 
 def _pyskl_keys(key: str) -> list[str]:

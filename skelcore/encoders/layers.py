@@ -1,0 +1,75 @@
+"""Layers that several graph encoders share; activations are (1, C, T, P V) for P persons of V joints."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class DataNorm(nn.BatchNorm1d):
+    """Batch norm of input coordinates (P, T, V, C), one set of statistics for each joint and coordinate.
+
+    With ``slots`` = 2 the first and the second person of a clip have statistics of their own, as in 2s-AGCN and its
+    successors; later persons share the second's. Statistics are indexed slot, joint, coordinate.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(self, joints: int, channels: int, slots: int = 1) -> None:
+        super().__init__(slots * joints * channels)
+        self.slots = slots
+
+    def forward(self, x: Tensor, slot: Tensor) -> Tensor:  # type: ignore[override]
+        rows = x.flatten(2)
+        if self.slots == 1:
+            return super().forward(rows.transpose(1, 2)).transpose(1, 2).view_as(x)
+        slot = slot.clamp(max=self.slots - 1)
+        if not self.training:
+            scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+            shift = self.bias - self.running_mean * scale
+            table = torch.stack([scale, shift]).view(2, self.slots, 1, -1)[:, slot]
+            return torch.addcmul(table[1], rows, table[0]).view_as(x)
+        self.num_batches_tracked.add_(1)
+        factor = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        y = torch.empty_like(rows)
+        mean, var, weight, bias = (part.view(self.slots, -1) for part in (
+            self.running_mean, self.running_var, self.weight, self.bias))
+        for i in range(self.slots):
+            chosen = (slot == i).nonzero()[:, 0]
+            if len(chosen):
+                normed = F.batch_norm(rows[chosen].transpose(1, 2), mean[i], var[i], weight[i], bias[i], True, factor,
+                                      self.eps)
+                y = y.index_copy(0, chosen, normed.transpose(1, 2))
+        return y.view_as(x)
+
+
+class Pointwise(nn.Conv2d):
+    """A 1 x 1 convolution of (1, C, T, W) as one matrix product, strided in time."""
+
+    bias: nn.Parameter
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__(inputs, outputs, 1, (stride, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x[:, :, :: self.stride[0]]
+        y = torch.addmm(self.bias[:, None], self.weight.flatten(1), x.reshape(x.shape[1], -1))
+        return y.view(1, -1, *x.shape[2:])
+
+
+def projection(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """A pointwise convolution and its batch norm: what a residual connection needs where the shape changes."""
+    return nn.Sequential(Pointwise(inputs, outputs, stride), nn.BatchNorm2d(outputs))
+
+
+def to_wide(x: Tensor) -> Tensor:
+    """Persons (P, T, V, C) -> (1, C, T, P V)."""
+    return x.permute(3, 1, 0, 2).flatten(2)[None]
+
+
+def to_maps(y: Tensor, joints: int) -> Tensor:
+    """(1, D, T', P V) -> feature maps (P, D, T', V)."""
+    return y[0].unflatten(-1, (-1, joints)).permute(2, 0, 1, 3)
