@@ -19,6 +19,8 @@ from skelcore.errors import InputError
 from skelcore.layouts import Layout
 from skelcore.store import Store
 
+Input = tuple[Tensor, Tensor | None]  # x and valid of an encoder's forward
+
 _CALIBRATION_BATCH = 64
 
 
@@ -43,28 +45,25 @@ class Clips:
         """Every clip once, in order, on the device."""
         return self._batches(ClipSampler(len(self.store), self.batch_size, seed=0, shuffle=False, drop_last=False))
 
-    def inputs(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """``x`` (N, M, T, V, C) and ``valid`` (N, M) of every clip once, in order."""
-        return map(self._input, self.batches())
+    def inputs(self, encoder: Encoder) -> Iterator[Input]:
+        """What ``encoder`` takes of every clip once, in order."""
+        return self._inputs(encoder, self.batches())
 
-    def mixed_inputs(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def mixed_inputs(self, encoder: Encoder, count: int) -> Iterator[Input]:
         """The same of the first ``count`` clips, for calibration: stores are often sorted by class, so batches are
         mixed, and each weighs the same, so they are equally large: up to 64 clips, and fewer than 64 are left out."""
         size = count // -(-count // _CALIBRATION_BATCH)
-        return map(self._input, self._batches(ClipSampler(count, size, seed=0, drop_last=True)))
+        return self._inputs(encoder, self._batches(ClipSampler(count, size, seed=0, drop_last=True)))
 
     def _batches(self, sampler: ClipSampler) -> Iterator[Batch]:
         return (batch.to(self.device) for batch in loader(self._dataset, sampler, self.workers))
 
-    def _input(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        keypoints = views.normalise(batch.keypoints, batch.scores)
-        valid = (batch.scores > 0).any(-1).any(-1)
-        valid[:, 0] |= ~valid.any(1)  # a clip without anybody counts as one missing person
-        return views.features(keypoints, batch.scores, self.layout, self.stream), valid
+    def _inputs(self, encoder: Encoder, batches: Iterable[Batch]) -> Iterator[Input]:
+        return (encoder.inputs(batch.keypoints, batch.scores, self.stream) for batch in batches)
 
 
 @torch.no_grad()
-def encode(encoder: Encoder, clips: Iterable[tuple[Tensor, Tensor]], segments: int | None = None) -> np.ndarray:
+def encode(encoder: Encoder, clips: Iterable[Input], segments: int | None = None) -> np.ndarray:
     """Features (n, D) of a frozen encoder in evaluation mode, or (n, segments * D) that keep the temporal order.
 
     With ``segments`` the feature maps are averaged over persons and joints and within equal stretches of time.
@@ -81,15 +80,14 @@ def encode(encoder: Encoder, clips: Iterable[tuple[Tensor, Tensor]], segments: i
     return features
 
 
-def _pooled(encoder: Encoder, x: Tensor, valid: Tensor, segments: int | None) -> Tensor:
+def _pooled(encoder: Encoder, x: Tensor, valid: Tensor | None, segments: int | None) -> Tensor:
     if segments is None:
-        return encoder(x, valid)
-    maps = encoder.features(x).mean(-1)
-    weights = valid / valid.sum(1, keepdim=True)
-    return adaptive_avg_pool1d((maps * weights[..., None, None]).sum(1), segments).flatten(1)
+        pooled: Tensor = encoder(x, valid)
+        return pooled
+    return adaptive_avg_pool1d(encoder.timeline(x, valid), segments).flatten(1)
 
 
-def untrained(encoder: Encoder, seed: int, clips: Iterable[tuple[Tensor, Tensor]] | None = None) -> Encoder:
+def untrained(encoder: Encoder, seed: int, clips: Iterable[Input] | None = None) -> Encoder:
     """The same architecture with random weights of that seed; batch norm is calibrated on the unlabelled ``clips`` if
     there are any, else as initialised."""
     device = next(encoder.parameters()).device

@@ -140,13 +140,15 @@ def _source(config: AdaptConfig, store: Store, device: torch.device) -> Source:
         raise InputError(f"checkpoint={path}: no such file; pretrain/run.py writes one, checkpoint=null does without")
     encoder, meta = checkpoint.load_encoder(path)
     note = _check_layout(config, store.layout, encoder.layout)
-    if encoder.in_channels != store.channels + 1:
-        raise InputError(f"checkpoint={path}: its encoder reads {encoder.in_channels - 1}D coordinates and a score, "
-                         f"but {config.data} has {store.channels}D poses; use a checkpoint pretrained on such data")
     frames, persons, stream = meta.get("frames"), meta.get("persons", 1), meta.get("stream")
     if not (_positive(frames) and _positive(persons) and stream in views.STREAMS):
         raise InputError(f"checkpoint={path}: must hold `frames` and `persons` (positive numbers) and `stream` (one of "
                          f"{', '.join(views.STREAMS)}), got {frames!r}, {persons!r} and {stream!r}")
+    channels = encoder.channels(encoder.layout, store.channels, stream)
+    if encoder.in_channels != channels:
+        raise InputError(f"checkpoint={path}: its encoder reads {encoder.in_channels} channels, but the "
+                         f"{store.channels}D poses of {config.data} give {channels}; use a checkpoint pretrained on "
+                         "such data")
     clips = features.Clips(store, config.frames or frames, config.persons or persons, encoder.layout, stream,
                            config.batch_size, config.workers, device)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -210,16 +212,16 @@ def _encoded(config: AdaptConfig, source: Source, kind: str, seed: int, pool: in
     def compute() -> np.ndarray:
         encoder = source.encoder
         if kind != "pretrained":
-            calibration = source.clips.mixed_inputs(pool) if kind == "scratch" else None
+            calibration = source.clips.mixed_inputs(source.encoder, pool) if kind == "scratch" else None
             encoder = features.untrained(encoder, seed, calibration)
-        return features.encode(encoder, _counted(source.clips), segments)
+        return features.encode(encoder, _counted(source.clips, encoder), segments)
 
     return _cached(config, source.clips, key, compute)
 
 
-def _counted(clips: features.Clips) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _counted(clips: features.Clips, encoder: Encoder) -> Iterator[features.Input]:
     with Progress(len(clips.store), "clips") as progress:
-        for x, valid in clips.inputs():
+        for x, valid in clips.inputs(encoder):
             yield x, valid
             progress.update(len(x))
 

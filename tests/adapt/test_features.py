@@ -51,12 +51,12 @@ def test_encoder_features_do_not_depend_on_batch_or_order(store, segments):
     torch.manual_seed(0)
     encoder = build("stgcn++", store.layout, width=8)
     state = {key: value.clone() for key, value in encoder.state_dict().items()}
-    whole = features.encode(encoder, clips_of(store).inputs(), segments)
+    whole = features.encode(encoder, clips_of(store).inputs(encoder), segments)
     assert whole.shape == (len(store), encoder.dim * (segments or 1))
-    single = features.encode(encoder, clips_of(store, batch_size=1).inputs(), segments)
+    single = features.encode(encoder, clips_of(store, batch_size=1).inputs(encoder), segments)
     np.testing.assert_allclose(single, whole, atol=1e-5)
     order = np.random.default_rng(0).permutation(len(store))
-    shuffled = features.encode(encoder, clips_of(Subset(store, order)).inputs(), segments)
+    shuffled = features.encode(encoder, clips_of(Subset(store, order)).inputs(encoder), segments)
     np.testing.assert_allclose(shuffled, whole[order], atol=1e-5)
     assert encoder.training  # the mode is given back
     for key, value in encoder.state_dict().items():
@@ -67,11 +67,11 @@ def test_segments_keep_the_temporal_order_that_the_mean_forgets(store):
     class Echo(torch.nn.Module):
         """Feature maps that are the input."""
 
-        def features(self, x):
-            return x.permute(0, 1, 4, 2, 3)
+        def timeline(self, x, valid):
+            return x[valid].mean(2).transpose(1, 2)
 
         def forward(self, x, valid):
-            return self.features(x).mean((-2, -1))[:, 0]
+            return self.timeline(x, valid).mean(-1)
 
     x = torch.zeros(2, 2, 8, 17, 3)
     x[0, 0, :4], x[1, 0, 4:] = 1, 1
@@ -84,8 +84,8 @@ def test_segments_keep_the_temporal_order_that_the_mean_forgets(store):
     np.testing.assert_array_equal(second, [0, 1] * 3)
     # One segment is the pooled output of a real encoder.
     encoder = build("stgcn++", store.layout, width=8)
-    np.testing.assert_allclose(features.encode(encoder, clips_of(store).inputs(), segments=1),
-                               features.encode(encoder, clips_of(store).inputs()), atol=1e-5)
+    np.testing.assert_allclose(features.encode(encoder, clips_of(store).inputs(encoder), segments=1),
+                               features.encode(encoder, clips_of(store).inputs(encoder)), atol=1e-5)
 
 
 def test_an_empty_clip_has_finite_features(store):
@@ -98,13 +98,13 @@ def test_an_empty_clip_has_finite_features(store):
 def test_scratch_differs_by_seed_only_and_sees_only_the_pool(store):
     encoder = build("stgcn++", store.layout, width=8)
     before = torch.get_rng_state()
-    one, same, other = (features.untrained(encoder, seed, clips_of(store).mixed_inputs(18)) for seed in (1, 1, 2))
+    one, same, other = (features.untrained(encoder, seed, clips_of(store).mixed_inputs(encoder, 18)) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
     for key, value in one.state_dict().items():
         torch.testing.assert_close(same.state_dict()[key], value, rtol=0, atol=0)
     assert any(not torch.equal(other.state_dict()[key], value) for key, value in one.state_dict().items())
     assert not one.training and not any(parameter.requires_grad for parameter in one.parameters())
-    alone = features.untrained(encoder, 1, clips_of(Subset(store, np.arange(18))).mixed_inputs(18))
+    alone = features.untrained(encoder, 1, clips_of(Subset(store, np.arange(18))).mixed_inputs(encoder, 18))
     for key, value in one.state_dict().items():
         torch.testing.assert_close(alone.state_dict()[key], value, rtol=0, atol=0)
 
@@ -112,7 +112,8 @@ def test_scratch_differs_by_seed_only_and_sees_only_the_pool(store):
 @pytest.mark.parametrize("count", [1, 18, 64, 65, 127, 129, 200])
 def test_calibration_batches_weigh_the_same(count, tmp_path):
     store = annotations.read(made.write(tmp_path / "clips.pkl", classes=2, train=90, test=10))
-    sizes = [len(x) for x, _ in clips_of(store, frames=2, persons=1).mixed_inputs(count)]
+    encoder = build("stgcn++", store.layout, width=8)
+    sizes = [len(x) for x, _ in clips_of(store, frames=2, persons=1).mixed_inputs(encoder, count)]
     assert len(set(sizes)) == 1 and sizes[0] <= 64
     assert count - len(sizes) < sum(sizes) <= count
 
@@ -120,7 +121,7 @@ def test_calibration_batches_weigh_the_same(count, tmp_path):
 def test_one_more_clip_hardly_moves_the_calibration(tmp_path):
     store = annotations.read(made.write(tmp_path / "clips.pkl", classes=5, train=13, test=1))
     encoder = build("stgcn++", store.layout, width=8)
-    less, more = (features.untrained(encoder, 0, clips_of(store, persons=1).mixed_inputs(count)).state_dict()
+    less, more = (features.untrained(encoder, 0, clips_of(store, persons=1).mixed_inputs(encoder, count)).state_dict()
                   for count in (64, 65))
     for key in less:
         if key.endswith("running_var"):
@@ -132,7 +133,7 @@ def test_not_finite_features_are_refused(store):
     with torch.no_grad():
         next(encoder.parameters()).fill_(torch.nan)
     with pytest.raises(InputError, match="not finite"):
-        features.encode(encoder, clips_of(store).inputs())
+        features.encode(encoder, clips_of(store).inputs(encoder))
 
 
 def test_rescaling_uses_the_pool_alone():
@@ -195,7 +196,7 @@ def test_a_cache_file_of_another_key_or_with_objects_is_not_believed(tmp_path, c
 def test_data_in_another_layout_reach_the_encoder_converted(tmp_path):
     store = annotations.read(made.write(tmp_path / "penn.pkl", layout="penn13"))
     coco = layouts.get("coco17")
-    x, valid = next(clips_of(store, layout=coco).inputs())
+    x, valid = next(clips_of(store, layout=coco).inputs(build("stgcn++", coco, width=8)))
     assert x.shape[3] == 17 and valid[:, 0].all() and not valid[:, 1].any()
     eyes = coco.index("left_eye", "right_eye", "left_ear", "right_ear")
     assert (x[..., eyes, -1] == 0).all() and (x[:, 0, :, coco.index("left_wrist")[0], -1] > 0).any()

@@ -128,7 +128,7 @@ def test_a_checkpoint_for_3d_poses_is_refused(data, tmp_path, capsys):
     path = tmp_path / "deep.pt"
     checkpoint.save_encoder(path, build("stgcn++", "coco17", in_channels=4, width=8), frames=16, stream="joint")
     status, printed = call(f"data={data}", f"checkpoint={path}", f"output={tmp_path}", "k_shot=[1]", capsys=capsys)
-    assert status == 2 and "3D" in printed.err and "2D" in printed.err
+    assert status == 2 and "reads 4 channels" in printed.err and "2D poses" in printed.err
 
 
 def test_queries_in_the_pool_are_encoded_once_and_said_to_be_transductive(data, weights, tmp_path, monkeypatch):
