@@ -1,20 +1,27 @@
-"""Augmentation of 2D clips on one core: batched tensor code against a loop over clips in numpy.
+"""Augmentation and preparation of 2D clips on one core: batched tensor code against a loop over clips in numpy.
 
-Both do the same: crop in time with varying speed, mirror, affine map, jitter, wander and drift, and occlusion of
-joints, parts and frames, for 256 clips of 64 frames and 17 joints. Run: python benchmarks/views.py
+In the first table both do the same: crop in time with varying speed, mirror, affine map, jitter, wander and drift, and
+occlusion of joints, parts and frames, for 256 clips of 64 frames and 17 joints. In the second they make the input of a
+graph encoder from 256 PYSKL records of 90 frames: normalise by the image, joint stream, 100 frames by uniform sampling,
+pad to 2 persons; ours in batches of 64. PYSKL also searches for frames in which the number of persons changes, which
+has no effect: one row is without. Run: python benchmarks/views.py
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import statistics
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 
 from skelcore import layouts
-from skelcore.views import ViewConfig, Views, occlusion
+from skelcore.views import ViewConfig, Views, features, occlusion, sampling
+from skelcore.views.normalise import normalise_by_image
 
 CLIPS, FRAMES, ROUNDS = 256, 64, 9
 LAYOUT = layouts.get("coco17")
@@ -84,6 +91,84 @@ def numpy_view(keypoints: np.ndarray, scores: np.ndarray, rng: np.random.Generat
     return (keypoints * (scores > 0)[..., None]).astype(np.float32), scores.astype(np.float32)
 
 
+def numpy_input(record: dict[str, Any], rng: np.random.RandomState, search: bool) -> np.ndarray:
+    """Encoder input (1, 2, 100, V, 3) of one record, one transform after the other."""
+    record = copy.deepcopy(record)
+    poses = np.concatenate([record["keypoint"].astype(np.float32),
+                            record["keypoint_score"].astype(np.float32)[..., None]], -1)
+    height, width = record["img_shape"]
+    missing = poses[..., 2] <= 0.01
+    poses[..., 0] = (poses[..., 0] - width / 2) / (width / 2)
+    poses[..., 1] = (poses[..., 1] - height / 2) / (height / 2)
+    poses[..., :2][missing] = 0
+    index = numpy_sample(record["total_frames"], 100, rng)
+    if search:
+        near = changing(poses)
+        here = np.array([near[frame] for frame in index])
+        index = (here * index + (1 - here) * index).astype(np.float32).astype(int)
+    poses = poses[:, index].astype(np.float32)
+    if len(poses) < 2:
+        poses = np.concatenate([poses, np.zeros((2 - len(poses), *poses.shape[1:]), poses.dtype)])
+    return np.ascontiguousarray(poses.reshape(2, 1, 100, *poses.shape[2:]).swapaxes(0, 1))
+
+
+def numpy_sample(frames: int, wanted: int, rng: np.random.RandomState) -> np.ndarray:
+    """Uniform sampling of one clip."""
+    if frames < wanted:
+        index = np.arange(wanted) + rng.randint(frames)
+    elif frames < 2 * wanted:
+        skipped = np.zeros(wanted + 1, np.int64)
+        skipped[rng.choice(wanted + 1, frames - wanted, replace=False)] = 1
+        index = np.arange(wanted) + np.cumsum(skipped)[:-1]
+    else:
+        bounds = np.array([i * frames // wanted for i in range(wanted + 1)])
+        index = bounds[:-1] + rng.randint(np.diff(bounds))
+    return np.mod(index, frames)
+
+
+def changing(poses: np.ndarray) -> list[bool]:
+    """Whether the number of persons changes at each frame."""
+    persons, frames = poses.shape[:2]
+    count = [persons] * frames
+    for frame in range(frames):
+        person = persons - 1
+        while person >= 0 and np.all(np.abs(poses[person, frame]) < 1e-5):
+            person -= 1
+        count[frame] = person + 1
+    near = [False] * frames
+    for frame in range(1, frames - 1):
+        for other in (frame - 1, frame + 1):
+            if count[frame] != count[other]:
+                near[frame] = near[other] = True
+    return near
+
+
+def batched_input(records: list[dict[str, Any]], generator: torch.Generator) -> torch.Tensor:
+    """The same for all records at once (N, 2, 100, V, 3)."""
+    keypoints = torch.from_numpy(np.stack([record["keypoint"] for record in records]))
+    scores = torch.from_numpy(np.stack([record["keypoint_score"] for record in records]))
+    sizes = torch.tensor([record["img_shape"] for record in records])
+    lengths = torch.tensor([record["total_frames"] for record in records])
+    index = sampling.uniform_train(lengths, 100, generator)
+    keypoints, scores = sampling.gather(keypoints, index).float(), sampling.gather(scores, index).float()
+    return sampling.pad_persons(features(normalise_by_image(keypoints, scores, sizes, 0.01), scores, LAYOUT), 2)
+
+
+def table(title: str, runs: dict[str, Callable[[], object]]) -> None:
+    """Clips per second of each run, interleaved, as medians, and the ratio to the first."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(ROUNDS):
+        for name, run in runs.items():
+            start = time.process_time()  # of the one core, so that a busy machine distorts little
+            run()
+            seconds[name].append(time.process_time() - start)
+    rates = {name: CLIPS / statistics.median(values) for name, values in seconds.items()}
+    baseline = next(iter(rates.values()))
+    print(f"{title:<42}{'clips/s':>10}{'ratio':>8}")
+    for name, rate in rates.items():
+        print(f"{name:<42}{rate:>10,.0f}{rate / baseline:>8.1f}")
+
+
 def main() -> None:
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
@@ -92,21 +177,32 @@ def main() -> None:
     keypoints = (rng.normal(300, 80, (*scores.shape, 2)) * (scores > 0)[..., None]).astype(np.float32)
     batch = torch.from_numpy(keypoints), torch.from_numpy(scores)
     views, generator = Views(CONFIG), torch.Generator().manual_seed(0)
-    runs = {
+    table("all transforms, 2D, T=64, V=17, one core", {
         "numpy, a loop over clips": lambda: [numpy_view(k, s, rng) for k, s in zip(keypoints, scores, strict=True)],
         "skelcore.views, batched": lambda: views(*batch, LAYOUT, generator),
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(ROUNDS):
-        for name, run in runs.items():
-            start = time.process_time()  # of the one core, so that a busy machine distorts little
-            run()
-            seconds[name].append(time.process_time() - start)
-    rates = {name: CLIPS / statistics.median(values) for name, values in seconds.items()}
-    baseline = rates["numpy, a loop over clips"]
-    print(f"{'all transforms, 2D, T=64, V=17, one core':<42}{'clips/s':>10}{'ratio':>8}")
-    for name, rate in rates.items():
-        print(f"{name:<42}{rate:>10,.0f}{rate / baseline:>8.1f}")
+    })
+    for persons in (1, 2):
+        inputs(persons, generator)
+
+
+def inputs(persons: int, generator: torch.Generator) -> None:
+    """The second table, for records of so many persons."""
+    rng, state = np.random.default_rng(0), np.random.RandomState(0)
+    records = []
+    for number in range(CLIPS):
+        scores = rng.uniform(0.1, 1, (persons, 90, len(LAYOUT)))
+        scores[rng.random(scores.shape) < 0.1] = 0
+        keypoints = rng.normal(300, 80, (*scores.shape, 2)) * (scores > 0)[..., None]
+        records.append({"frame_dir": str(number), "label": 0, "total_frames": 90, "img_shape": (480, 640),
+                        "original_shape": (480, 640), "keypoint": keypoints.astype(np.float16),
+                        "keypoint_score": scores.astype(np.float16)})
+    print()
+    table(f"graph input, T=90 to 100, M={persons}, one core", {
+        "numpy, as PYSKL": lambda: [numpy_input(record, state, search=True) for record in records],
+        "numpy, without the search": lambda: [numpy_input(record, state, search=False) for record in records],
+        "skelcore.views, batched": lambda: [batched_input(records[first : first + 64], generator)
+                                            for first in range(0, CLIPS, 64)],
+    })
 
 
 if __name__ == "__main__":
