@@ -6,6 +6,8 @@ and after. Everything is tensor code over the whole batch.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from pydantic import Field, model_validator
 from torch import Generator, Tensor
@@ -13,8 +15,8 @@ from torch import Generator, Tensor
 from skelcore.config import Config
 from skelcore.errors import InputError
 from skelcore.layouts import Layout
-from skelcore.views import noise, occlusion, spatial, temporal
-from skelcore.views.draws import chance
+from skelcore.views import detector, noise, occlusion, smoothing, spatial, temporal
+from skelcore.views.draws import chance, uniform
 from skelcore.views.features import STREAMS, features
 from skelcore.views.normalise import body_scale, centre, normalise
 
@@ -28,6 +30,8 @@ class ViewConfig(Config):
     crop_max: float = Field(1.0, gt=0, le=1, description="longest stretch of time")
     speed: float = Field(0.3, ge=0, lt=1, description="how far the speed varies within the stretch, as a fraction")
     reverse: float = Field(0.0, ge=0, le=1, description="probability of running backwards")
+    smoothing: float = Field(0.0, ge=0, le=1, description="probability of smoothing over time")
+    smoothing_width: float = Field(2.0, gt=0, le=100, description="largest standard deviation of its kernel, in frames")
     mirror: float = Field(0.5, ge=0, le=1, description="probability of exchanging left and right")
     affine: float = Field(1.0, ge=0, le=1, description="probability of the spatial map below")
     rotation: float = Field(15.0, ge=0, le=180, description="degrees each way, in the plane or about every axis (3D)")
@@ -35,12 +39,18 @@ class ViewConfig(Config):
     stretch: float = Field(0.1, ge=0, le=1, description="log of the scale factor of each axis, each way")
     squeeze: float = Field(0.4, ge=0, lt=1, description="2D only: how far x may shrink, as when the body turns")
     shear: float = Field(0.15, ge=0, le=1, description="entries off the diagonal, each way")
+    detector: float = Field(0.0, ge=0, le=1, description="probability of the errors and scores of a real detector")
+    detector_model: Literal["blazepose", "movenet"] = Field("blazepose", description="the detector they are fitted to")
+    detector_floor: float = Field(0.0, ge=0, le=1, description="highest score below which its joints are missing")
     noise: float = Field(0.8, ge=0, le=1, description="probability of the displacements below")
     jitter: float = Field(0.03, ge=0, le=1, description="error drawn anew in every frame, in body scales")
     wander: float = Field(0.06, ge=0, le=1, description="slowly varying error of each joint, in body scales")
     drift: float = Field(0.3, ge=0, le=10, description="steady movement of the body during the clip, in body scales")
+    axis_mask: float = Field(0.0, ge=0, le=1, description="probability that one axis of the coordinates is lost")
     joint_dropout: float = Field(0.2, ge=0, le=1, description="highest probability that a joint is missing throughout")
     part_mask: float = Field(0.2, ge=0, le=1, description="probability that an arm, a leg or the head is missing")
+    limb_loss: float = Field(0.0, ge=0, le=1, description="probability that a given part is missing for a while")
+    occluder: float = Field(0.0, ge=0, le=1, description="probability that a thing hides some of the body for a while")
     frame_dropout: float = Field(0.15, ge=0, le=1, description="longest stretch of missing frames, as a fraction")
     frame_spans: int = Field(2, ge=0, le=16, description="how many such stretches")
 
@@ -52,7 +62,7 @@ class ViewConfig(Config):
 
 
 class Views:
-    """Random views of clips: crop in time, mirror, affine map, noise, occlusion, in this order."""
+    """Random views of clips: crop in time, smoothing, mirror, affine map, noise, occlusion, in this order."""
 
     def __init__(self, config: ViewConfig) -> None:
         self.config = config
@@ -77,17 +87,30 @@ class Views:
         # Inside, coordinates are planes (N, C, M, T, V): per-joint masks and per-clip maps then run over long rows.
         points = keypoints.movedim(-1, 1)
         points, scores = temporal.resample(points, scores, self._times(clips, frames, generator))
+        points = self._smooth(points, scores, generator)
         if self.config.mirror or self.config.affine:
             points, scores = self._map(points, scores, layout, generator)
+        points, scores = self._detect(points, scores, layout, generator)
         if self.config.noise:
             points = self._displace(points, scores, generator)
         scores = scores * self._kept(clips, persons, frames, layout, generator)
+        if self.config.limb_loss:
+            scores = scores * occlusion.limb_mask(clips, persons, frames, layout, self.config.limb_loss, generator)
+        scores = self._hide(points, scores, generator)
+        points = self._flatten(points, scores, generator)
         return (points * (scores > 0)[:, None]).movedim(1, -1), scores
 
     def _times(self, clips: int, frames: int, generator: Generator) -> Tensor:
         config = self.config
         return temporal.crop_times(clips, frames, config.crop_min, config.crop_max, config.speed, config.reverse,
                                    generator)
+
+    def _smooth(self, points: Tensor, scores: Tensor, generator: Generator) -> Tensor:
+        config = self.config
+        if not config.smoothing:
+            return points
+        width = uniform((len(points),), 0, config.smoothing_width, generator)
+        return smoothing.smooth(points, scores, width * chance(len(points), config.smoothing, generator))
 
     def _map(self, points: Tensor, scores: Tensor, layout: Layout, generator: Generator) -> tuple[Tensor, Tensor]:
         config = self.config
@@ -100,6 +123,29 @@ class Views:
         middle = centre(points.movedim(1, -1), scores)
         points, scores = spatial.swap_sides(points, scores, layout, flipped)
         return spatial.affine(points, maps @ spatial.mirrors(flipped, channels), middle), scores
+
+    def _detect(self, points: Tensor, scores: Tensor, layout: Layout, generator: Generator) -> tuple[Tensor, Tensor]:
+        config = self.config
+        if not config.detector:
+            return points, scores
+        size = body_scale(points.movedim(1, -1), scores)
+        which = chance(len(points), config.detector, generator)
+        return detector.corrupt(points, scores, layout, detector.DETECTORS[config.detector_model], size, which,
+                                config.detector_floor, generator)
+
+    def _hide(self, points: Tensor, scores: Tensor, generator: Generator) -> Tensor:
+        if not self.config.occluder:
+            return scores
+        clip = points.movedim(1, -1)
+        return scores * occlusion.occluder_mask(points, centre(clip, scores), body_scale(clip, scores),
+                                                self.config.occluder, generator)
+
+    def _flatten(self, points: Tensor, scores: Tensor, generator: Generator) -> Tensor:
+        if not self.config.axis_mask:
+            return points
+        which = chance(len(points), self.config.axis_mask, generator)
+        # About the centre of what is still seen, so that the axis is 0 in the normalised view.
+        return spatial.flatten_axis(points, centre(points.movedim(1, -1), scores), which, generator)
 
     def _displace(self, points: Tensor, scores: Tensor, generator: Generator) -> Tensor:
         config = self.config

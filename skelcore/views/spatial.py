@@ -32,6 +32,18 @@ def affine(points: Tensor, maps: Tensor, centre: Tensor) -> Tensor:
     return torch.baddbmm(offset, maps, points.flatten(2)).view_as(points)
 
 
+def flatten_axis(points: Tensor, centre: Tensor, which: Tensor, generator: Generator) -> Tensor:
+    """One axis of the clips (N, C, M, T, V) where ``which`` (N,) is true set to its ``centre`` (N, C) throughout.
+
+    The axis mask of AimCLR (Guo et al., AAAI 2022), about the body instead of the picture's corner; each clip draws
+    its axis.
+    """
+    clips, channels = centre.shape
+    axis = uniform((clips,), 0, channels, generator).long().clamp(max=channels - 1)
+    flat = which[:, None] & (torch.arange(channels, device=axis.device) == axis[:, None])
+    return torch.where(flat[:, :, None, None, None], centre[:, :, None, None, None], points)
+
+
 def random_maps(clips: int, channels: int, rotation: float, scale: float, stretch: float, squeeze: float, shear: float,
                 generator: Generator) -> Tensor:
     """Random maps (N, C, C): rotation after shear after scaling.

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial import Delaunay
 
 from skelcore import config, layouts
 from skelcore.errors import InputError
@@ -19,6 +20,7 @@ from skelcore.views import (
     noise,
     normalise,
     occlusion,
+    smoothing,
     spatial,
     temporal,
 )
@@ -27,6 +29,8 @@ from tests.paths import PARITY, need
 COCO = layouts.get("coco17")
 OFF = {"crop_min": 1, "speed": 0, "mirror": 0, "affine": 0, "noise": 0, "joint_dropout": 0, "part_mask": 0,
        "frame_dropout": 0}
+EVERYTHING = {"smoothing": 0.5, "axis_mask": 0.5, "limb_loss": 0.2, "occluder": 0.5, "detector": 0.7,
+              "detector_floor": 0.2}
 
 
 def seeded(seed=0):
@@ -43,6 +47,13 @@ def clips(count=6, persons=2, frames=16, layout=COCO, channels=2, missing=0.2, s
 
 def planes(keypoints):
     return keypoints.movedim(-1, 1)
+
+
+def separable(some, others):
+    """Whether a straight line has all of one set of points (K, 2) on one side and the others on the other."""
+    angles = np.radians(np.arange(0, 360, 0.15))
+    directions = np.stack([np.cos(angles), np.sin(angles)])
+    return bool(((some @ directions).min(0) > (others @ directions).max(0)).any())
 
 
 class TestNormalise:
@@ -176,6 +187,51 @@ class TestTemporal:
         torch.testing.assert_close(ours, keypoints.flip(2), rtol=1e-4, atol=1e-2)
 
 
+class TestSmoothing:
+    def test_equals_a_naive_loop(self):
+        keypoints, scores = clips(3, frames=12, missing=0.4)
+        scores[1, 0, :, 4] = 0  # never seen
+        keypoints = keypoints * (scores > 0)[..., None]
+        width = torch.tensor([0.7, 3.0, 0.0])
+        ours = smoothing.smooth(planes(keypoints), scores, width)
+        k, s = keypoints.double().numpy(), scores.numpy()
+        for n, m, t, v in np.ndindex(3, 2, 12, 17):
+            expected = np.zeros(2)
+            if s[n, m, t, v] > 0:
+                weight = np.exp(-((np.arange(12) - t) ** 2) / (2 * max(float(width[n]), 1e-3) ** 2))
+                weight = weight * (s[n, m, :, v] > 0)
+                expected = weight @ k[n, m, :, v] / weight.sum()
+            np.testing.assert_allclose(ours[n, :, m, t, v], expected, rtol=1e-5, atol=1e-2)
+        torch.testing.assert_close(ours[2], planes(keypoints)[2], rtol=1e-6, atol=1e-4)
+
+    @settings(max_examples=20, deadline=None)
+    @given(st.floats(0, 30), st.integers(1, 40), st.integers(0, 99))
+    def test_the_kernel_is_normalised(self, width, frames, seed):
+        """A joint at rest stays where it is, however wide the kernel and whatever is missing."""
+        keypoints, scores = clips(2, frames=frames, missing=0.5, seed=seed)
+        rest = keypoints[:, :, :1].expand_as(keypoints) * (scores > 0)[..., None]
+        ours = smoothing.smooth(planes(rest), scores, torch.full((2,), width))
+        torch.testing.assert_close(ours, planes(rest), rtol=1e-5, atol=1e-3)
+
+    def test_takes_jitter_away_and_keeps_slow_movement(self):
+        time = torch.linspace(0, 2 * math.pi, 64)[:, None, None]
+        path = (200 * torch.sin(time)).expand(64, 17, 2)[None, None]
+        scores = torch.ones(1, 1, 64, 17)
+        noisy = path + torch.randn(path.shape, generator=seeded()) * 20
+        ours = smoothing.smooth(planes(noisy), scores, torch.tensor([2.0])).movedim(1, -1)
+        inner = (slice(None), slice(None), slice(6, -6))
+        assert (ours - path)[inner].std() < 0.45 * (noisy - path)[inner].std()
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+    def test_in_views(self, dtype):
+        keypoints, scores = clips(200)
+        views = Views(ViewConfig(**{**OFF, "smoothing": 0.5, "smoothing_width": 4}))
+        ours, seen = views(keypoints.to(dtype), scores.to(dtype), COCO, seeded())
+        assert ours.dtype == dtype and torch.equal(seen > 0, scores > 0)
+        changed = ((ours - keypoints).abs().flatten(1).amax(1) > 5).float().mean()
+        assert changed == pytest.approx(0.5, abs=0.12)
+
+
 class TestSpatial:
     def test_affine_is_what_it_says(self):
         keypoints, scores = clips(channels=3, missing=0)
@@ -188,6 +244,7 @@ class TestSpatial:
         torch.testing.assert_close(centre(ours, scores), middle, rtol=1e-4, atol=1e-2)
 
     @pytest.mark.parametrize("settings", [
+        {"smoothing": 1}, {"detector": 1, "detector_floor": 0.3}, {"occluder": 1, "limb_loss": 0.3}, {"axis_mask": 1},
         {"mirror": 0.5}, {"affine": 1}, {"crop_min": 0.4, "speed": 0.3}, {"noise": 1, "mirror": 0.5}, {},
     ])
     def test_views_follow_the_clip_when_it_moves_and_grows(self, settings):
@@ -218,6 +275,22 @@ class TestSpatial:
             there, here = (x - middle[:, None, None] for x in (keypoints[..., other, :], once[..., joint, :]))
             expected = there * torch.tensor([-1.0, 1.0])
             torch.testing.assert_close(here[visible], expected[visible], rtol=1e-3, atol=1e-2)
+
+    @pytest.mark.parametrize("channels", [2, 3])
+    def test_axis_mask_leaves_an_axis_without_information(self, channels):
+        keypoints, scores = clips(300, channels=channels, frames=6)
+        views = Views(ViewConfig(**{**OFF, "axis_mask": 0.6, "occluder": 0.5}))
+        ours, seen = views(keypoints, scores, COCO, seeded())
+        missing = (seen == 0)[..., None].expand_as(ours)
+        assert not ours[missing].any()
+        flat = normalise(ours, seen).abs().amax((1, 2, 3)) < 1e-4  # (N, C)
+        seen_at_all = seen.flatten(1).any(1)
+        assert flat[seen_at_all].sum(1).max() == 1
+        assert flat[seen_at_all].any(1).float().mean() == pytest.approx(0.6, abs=0.09)
+        assert flat[seen_at_all].float().mean(0).tolist() == pytest.approx([0.6 / channels] * channels, abs=0.09)
+        kept = ours.movedim(-1, 1)[~flat & seen_at_all[:, None]]
+        original = (keypoints * (seen > 0)[..., None]).movedim(-1, 1)[~flat & seen_at_all[:, None]]
+        torch.testing.assert_close(kept, original, rtol=1e-5, atol=1e-2)
 
     @pytest.mark.parametrize("channels", [2, 3])
     def test_rotations_keep_distances(self, channels):
@@ -278,6 +351,59 @@ class TestOcclusion:
         assert hidden == {(), *(tuple(joints) for joints in occlusion.parts(COCO).values())}
         assert (~kept).any(1).float().mean() == pytest.approx(0.4, abs=0.05)
 
+    def test_limb_mask_hides_parts_for_stretches(self):
+        kept = occlusion.limb_mask(400, 2, 30, COCO, 0.3, seeded())
+        table = list(occlusion.parts(COCO).values())
+        assert kept[..., [5, 6, 11, 12]].all(), "shoulders and hips are of no part"
+        for joints in table:
+            part = kept[..., joints]
+            assert (part.any(-1) == part.all(-1)).all()
+            hidden = ~part[..., 0]
+            assert hidden.any(-1).float().mean() == pytest.approx(0.3, abs=0.05)
+            assert (hidden.float().diff(dim=-1).abs().sum(-1) <= 2).all(), "one stretch"
+            lengths = hidden.sum(-1)[hidden.any(-1)]
+            assert 6 <= lengths.min() <= 8 and lengths.max() >= 28
+        number = torch.stack([~kept[..., joints[0]].all(-1) for joints in table], -1).sum(-1)
+        assert number.max() >= 3, "several parts at once"
+
+    def test_occluder_covers_one_rectangle_or_half_plane_that_stays(self):
+        """Of a grid of joints on which it lies."""
+        keypoints, scores = clips(1, persons=1, frames=5, missing=0)
+        middle, size = centre(keypoints, scores), body_scale(keypoints, scores)
+        side = torch.linspace(-3, 3, 40)
+        places = torch.cartesian_prod(side, side)
+        grid = (places.T * size + middle.T)[None, :, None, None].expand(-1, -1, 1, 5, -1)
+        lines, boxes, durations = 0, 0, []
+        for seed in range(60):
+            hidden = ~occlusion.occluder_mask(grid, middle, size, 1.0, seeded(seed))[0, 0]
+            covered, during = hidden.any(0), hidden.any(1)
+            assert torch.equal(hidden, covered & during[:, None]) and during.any()
+            durations.append(int(during.sum()))
+            inside, outside = places[covered].numpy(), places[~covered].numpy()
+            if separable(inside, outside):
+                lines += 1
+                assert 0.2 < covered.float().mean() < 0.6, "beyond a line at most about half the body is hidden"
+            else:
+                boxes += 1
+                assert (Delaunay(inside).find_simplex(outside) < 0).all(), "convex"
+                assert 0.4 * 0.4 * 0.7 < covered.float().mean() * 36 < 1.6 * 1.6 * 1.3
+        assert lines > 15 and boxes > 15 and set(durations) == {1, 2, 3, 4, 5}
+
+    def test_occluder_probability_and_person(self):
+        keypoints, scores = clips(400, missing=0)
+        middle, size = centre(keypoints, scores), body_scale(keypoints, scores)
+        kept = occlusion.occluder_mask(planes(keypoints), middle, size, 0.5, seeded())
+        assert (~kept).flatten(1).any(1).float().mean() == pytest.approx(0.5, abs=0.07)
+        everywhere = (~kept).flatten(1).float().mean(1)
+        assert everywhere.max() < 0.8, "never the whole clip"
+
+    def test_new_kinds_of_loss_are_off_by_default_and_draw_nothing(self):
+        keypoints, scores = clips()
+        one, other = seeded(), seeded()
+        off = ViewConfig(smoothing=0, axis_mask=0, limb_loss=0, occluder=0, detector=0)
+        first, second = Views(ViewConfig())(keypoints, scores, COCO, one), Views(off)(keypoints, scores, COCO, other)
+        assert torch.equal(first[0], second[0]) and torch.equal(one.get_state(), other.get_state())
+
     def test_rates(self):
         rate = (~occlusion.joint_mask(500, 2, 17, 0.4, seeded())).float().mean()
         assert rate == pytest.approx(0.2, abs=0.02)
@@ -301,14 +427,18 @@ class TestViews:
         scores[:, :, :, 3] = 0
         scores[2], scores[5, 1] = 0, 0
         keypoints = keypoints * (scores > 0)[..., None]
-        ours, seen = Views(ViewConfig(mirror=0))(keypoints, scores, layout, seeded())
+        for more in ({}, EVERYTHING):
+            self.absent(Views(ViewConfig(mirror=0, **more))(keypoints, scores, layout, seeded()))
+
+    def absent(self, view):
+        ours, seen = view
         assert not seen[:, :, :, 3].any() and not seen[2].any() and not seen[5, 1].any()
         assert not ours[seen == 0].any() and ours[seen > 0].all()
         assert torch.isfinite(ours).all() and seen.min() >= 0 and seen.max() <= 1
 
     def test_depends_on_the_seed_alone(self):
         keypoints, scores = clips(channels=3)
-        views = Views(ViewConfig(reverse=0.5))
+        views = Views(ViewConfig(reverse=0.5, **EVERYTHING))
         torch.manual_seed(1)
         first = views(keypoints, scores, COCO, seeded(4))
         torch.manual_seed(2)
@@ -326,6 +456,14 @@ class TestViews:
         rest = [0, 1, 2, 4, 5]
         assert torch.equal(one[0][rest], other[0][rest]) and torch.equal(one[1][rest], other[1][rest])
         assert not torch.equal(one[0][3], other[0][3])
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+    def test_everything_at_once_in_other_precisions_and_lengths(self, dtype):
+        for frames in (1, 7):
+            keypoints, scores = clips(frames=frames)
+            ours, seen = Views(ViewConfig(**EVERYTHING))(keypoints.to(dtype), scores.to(dtype), COCO, seeded())
+            assert ours.dtype == seen.dtype == dtype and ours.shape == keypoints.shape
+            assert torch.isfinite(ours).all() and not ours[seen == 0].any()
 
     def test_every_clip_has_its_own_draw(self):
         keypoints, scores = clips(1, missing=0)
@@ -356,6 +494,9 @@ class TestViews:
         for wrong in ((keypoints[:, 0], scores), (keypoints, scores[..., :3]), fewer):
             with pytest.raises(InputError, match="coco17"):
                 Views(ViewConfig())(*wrong, COCO, seeded())
+        for key, value in (("smoothing_width", 0), ("detector", 2), ("occluder", -1)):
+            with pytest.raises(InputError, match=key):
+                config.build(ViewConfig, {key: value}, "test")
         for key, value in (("mirror", 1.5), ("crop_min", 0), ("jitter", -1), ("speed", 1), ("rotate", 10)):
             with pytest.raises(InputError, match=key):
                 config.build(ViewConfig, {key: value}, "test")
