@@ -98,7 +98,8 @@ def test_an_empty_clip_has_finite_features(store):
 def test_scratch_differs_by_seed_only_and_sees_only_the_pool(store):
     encoder = build("stgcn++", store.layout, width=8)
     before = torch.get_rng_state()
-    one, same, other = (features.untrained(encoder, seed, clips_of(store).mixed_inputs(encoder, 18)) for seed in (1, 1, 2))
+    one, same, other = (features.untrained(encoder, seed, clips_of(store).mixed_inputs(encoder, 18))
+                        for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
     for key, value in one.state_dict().items():
         torch.testing.assert_close(same.state_dict()[key], value, rtol=0, atol=0)
