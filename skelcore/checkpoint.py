@@ -1,42 +1,28 @@
-"""Checkpoints: written whole or not at all, read without running anything, and PYSKL's weights."""
+"""Checkpoints: written whole or not at all, and read without running anything."""
 
 from __future__ import annotations
 
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from skelcore import encoders
+from skelcore import encoders, foreign
 from skelcore.encoders import Encoder
 from skelcore.errors import InputError, RunError
 from skelcore.files import atomic
+from skelcore.foreign import ImportReport, to_pyskl
 from skelcore.layouts import Layout
+
+__all__ = ["ImportReport", "load", "load_encoder", "load_pyskl", "save", "save_encoder", "to_pyskl"]
 
 _SPEC = {"name": str, "layout": str, "in_channels": int, "width": int}
 _PLAIN = (Tensor, str, bytes, bool, int, float, type(None))
-
-
-@dataclass(frozen=True)
-class ImportReport:
-    """What became of a foreign checkpoint's keys, in its own naming.
-
-    ``unused`` are keys of its classification head; ``missing`` are batch-norm counters that old files lack.
-    """
-
-    matched: tuple[str, ...]
-    unused: tuple[str, ...]
-    missing: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return (f"{len(self.matched)} keys matched, {len(self.unused)} unused ({', '.join(self.unused) or 'none'}), "
-                f"{len(self.missing)} missing ({', '.join(self.missing) or 'none'})")
 
 
 def save(path: str | Path, contents: Mapping[str, Any]) -> None:
@@ -52,8 +38,10 @@ def save(path: str | Path, contents: Mapping[str, Any]) -> None:
         raise RunError(f"{path}: cannot write the checkpoint: {_one_line(error)}") from error
 
 
-def load(path: str | Path) -> dict[str, Any]:
+def load(path: str | Path, stand_ins: Sequence[tuple[Callable[..., Any], str]] = ()) -> dict[str, Any]:
     """The contents of a checkpoint, on the CPU; nothing in the file is executed.
+
+    ``stand_ins`` are harmless classes, each with the global that it takes the place of when a file asks for it.
 
     Raises InputError for a file that is missing, damaged, no checkpoint, or holds anything but tensors and plain
     containers.
@@ -63,7 +51,8 @@ def load(path: str | Path) -> dict[str, Any]:
         raise InputError(f"checkpoint={path}: no such file")
     try:
         _verify_checksums(path)
-        contents = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(list(stand_ins)):
+            contents = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch's own text goes on to advise switching the protection off.
         asked = re.search(r"GLOBAL ([\w.]{1,80})", str(error))
@@ -95,7 +84,7 @@ def load_encoder(path: str | Path, name: str | None = None,
     spec, weights = contents.get("spec"), contents.get("encoder")
     if not isinstance(spec, dict) or not isinstance(weights, dict):
         raise InputError(f"checkpoint={path}: no `spec` and `encoder` in it, so no checkpoint of pretrain; "
-                         "PYSKL weights go through load_pyskl")
+                         "weights of other repositories go through `skelshot import-weights`")
     if set(spec) != set(_SPEC) or any(type(spec[key]) is not kind for key, kind in _SPEC.items()):
         raise InputError(f"checkpoint={path}: `spec` must hold {', '.join(_SPEC)}, got {spec}")
     wanted = layout.name if isinstance(layout, Layout) else layout
@@ -109,63 +98,15 @@ def load_encoder(path: str | Path, name: str | None = None,
 
 
 def load_pyskl(encoder: Encoder, source: str | Path | Mapping[str, Any]) -> ImportReport:
-    """Copy PYSKL weights (a file, or its state dict) into ``encoder``; its head is left aside.
+    """Copy weights of PYSKL, MMAction2 or an original repository (a file, or its state dict) into ``encoder``.
 
-    Raises InputError, and leaves the encoder as it was, for a missing or foreign backbone key or a shape that differs.
+    The classification head is left aside. Raises InputError, and leaves the encoder as it was, for a missing or unknown
+    key or a shape that differs.
     """
-    where = "state dict" if isinstance(source, Mapping) else str(source)
-    contents = source if isinstance(source, Mapping) else load(source)
-    state = contents.get("state_dict", contents)
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"checkpoint={where}: holds no state dict of tensors")
-    backbone = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
-    mapping = encoder.pyskl_keys()
-    known = {key for keys in mapping.values() for key in keys}
-    # Files of torch before 0.4.1 lack these counters, which no output depends on.
-    absent = known.difference(backbone)
-    missing = sorted(key for key in absent if not key.endswith("num_batches_tracked"))
-    foreign = sorted(set(backbone).difference(known))
-    if missing or foreign:
-        detail = [f"{len(keys)} keys {what}, such as {keys[0]!r}"
-                  for keys, what in ((missing, "are missing"), (foreign, "are unknown")) if keys]
-        raise InputError(f"checkpoint={where}: not the weights of {encoder.name}: {' and '.join(detail)}")
-    own = encoder.state_dict()
-    weights = {key: _join(own[key], [backbone[part] for part in parts if part in backbone], parts, where)
-               for key, parts in mapping.items()}
-    encoder.load_state_dict(weights)
-    return ImportReport(tuple(f"backbone.{key}" for key in backbone),
-                        tuple(key for key in state if not key.startswith("backbone.")),
-                        tuple(f"backbone.{key}" for key in sorted(absent)))
-
-
-def to_pyskl(encoder: Encoder, values: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """The encoder's state dict in PYSKL's naming, or ``values`` (such as gradients) keyed like it.
-
-    Raises InputError for an encoder that PYSKL does not have.
-    """
-    named: dict[str, Tensor] = {}
-    mapping = encoder.pyskl_keys()
-    for key, value in (encoder.state_dict() if values is None else values).items():
-        parts = mapping[key]
-        rows = encoder.pyskl_rows(key) or len(value) // len(parts) if value.ndim else 0
-        pieces = value.split(rows) if value.ndim and len(parts) > 1 else [value] * len(parts)
-        named |= {f"backbone.{part}": piece.clone() for part, piece in zip(parts, pieces, strict=True)}
-    return named
-
-
-def _join(target: Tensor, parts: list[Tensor], keys: list[str], where: str) -> Tensor:
-    """The parts of one of our tensors put together; batch-norm counters, equal in all parts, are taken once."""
-    if not target.ndim:
-        return parts[0] if parts else target
-    try:
-        joined = torch.cat(parts)
-    except (RuntimeError, TypeError):
-        joined = parts[0][:0]
-    if joined.shape != target.shape:
-        shapes = ", ".join(f"backbone.{key} {tuple(part.shape)}" for key, part in zip(keys, parts, strict=True))
-        raise InputError(f"checkpoint={where}: {shapes}: does not fit the encoder's {tuple(target.shape)} "
-                         "(another layout, width or number of input channels?)")
-    return joined
+    encoder.pyskl_keys()  # an encoder that the reference lacks is the first thing to say
+    contents, where = (source, "state dict") if isinstance(source, Mapping) else (
+        load(source, foreign.STAND_INS), str(source))
+    return foreign.fill(encoder, foreign.parse(contents, where))
 
 
 def _fill(encoder: Encoder, weights: Mapping[str, Any], where: str) -> None:

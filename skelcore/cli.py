@@ -13,6 +13,9 @@ COMMANDS = {
     "pretrain": ("pretrain.run", "pose shards -> encoder, without labels"),
     "adapt": ("adapt.run", "encoder + k labelled clips -> few-shot table"),
     "demo": ("skelcore.demo", "the whole chain on rendered people, offline"),
+    "encoders": ("skelcore.costs", "what each encoder costs: parameters, MACs, clips/s here"),
+    "import-weights": ("skelcore.import_weights", "weights of PYSKL and its family -> checkpoint"),
+    "export-weights": ("skelcore.export_weights", "checkpoint -> weights in PYSKL's naming"),
     "doctor": ("harvest.doctor", "what works on this machine, and how to mend what does not"),
 }
 
@@ -23,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help"):
         print("usage: skelshot COMMAND ...\n")
         for name, (_, does) in COMMANDS.items():
-            print(f"  {name:9} {does}")
+            print(f"  {name:14} {does}")
         print("\nskelshot COMMAND --help tells more.")
         return 0
     if words[0] not in COMMANDS:
