@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from skelcore.encoders.graph import spatial_subsets
 from skelcore.encoders.joints import JointEncoder
-from skelcore.encoders.layers import DataNorm, Pointwise, projection, schedule
+from skelcore.encoders.layers import DataNorm, Pointwise, Projection, schedule
 from skelcore.encoders.stgcn import Block, pyskl_key
 from skelcore.layouts import Layout
 
@@ -40,7 +40,7 @@ class GraphConv(nn.Module):
         self.conv = Pointwise(inputs, outputs * SUBSETS)
         self.compare = Pointwise(inputs, 2 * (outputs // REDUCTION) * SUBSETS)
         self.bn = nn.BatchNorm2d(outputs)
-        self.down = projection(inputs, outputs) if inputs != outputs else nn.Identity()
+        self.down = Projection(inputs, outputs) if inputs != outputs else nn.Identity()
         self.attention = Attention(outputs, adjacency.shape[-1])
         nn.init.normal_(self.conv.weight, 0, math.sqrt(2 / (outputs * inputs * SUBSETS)))
         nn.init.normal_(self.compare.weight, 0, math.sqrt(2 / (outputs // REDUCTION)))

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skelcore.encoders.joints import JointEncoder
-from skelcore.encoders.layers import DataNorm, Pointwise, projection, schedule, to_maps, to_wide
-from skelcore.encoders.stgcnpp import TemporalConv
-from skelcore.encoders.stgcnpp import _pyskl_keys as _stgcnpp_keys
+from skelcore.encoders.layers import DataNorm, Pointwise, Projection, schedule, to_maps, to_wide
+from skelcore.encoders.norm import Norm
+from skelcore.encoders.stgcnpp import TemporalConv, pyskl_parts
 from skelcore.layouts import Layout
 
 SUBSETS, OFFSET, DEVIATION = 8, 0.04, 0.02
@@ -36,17 +36,17 @@ class DynamicGraphConv(nn.Module):
         # The reference has a weight for each subset, but uses the first one for all.
         self.alpha = nn.Parameter(torch.full((SUBSETS,), GATE))
         self.beta = nn.Parameter(torch.full((SUBSETS,), GATE))
-        self.pre, self.pre_bn = Pointwise(inputs, hidden), nn.BatchNorm2d(hidden)
+        self.pre, self.pre_bn = Pointwise(inputs, hidden), Norm(hidden)
         self.relate = Pointwise(inputs, 2 * hidden)
-        self.post, self.bn = Pointwise(hidden, outputs), nn.BatchNorm2d(outputs)
-        self.down = projection(inputs, outputs) if inputs != outputs else nn.Identity()
+        self.post, self.bn = Pointwise(hidden, outputs), Norm(outputs)
+        self.down = Projection(inputs, outputs) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         adjacency = self.graphs(x)
         frames, joints = x.shape[2], adjacency.shape[-1]
-        y = F.relu_(self.pre_bn(self.pre(x))).view(len(adjacency), frames, -1, joints)
+        y = F.relu_(self.pre(x, self.pre_bn)).view(len(adjacency), frames, -1, joints)
         y = (y.transpose(1, 2) @ adjacency).transpose(1, 2).reshape(1, len(adjacency), frames, -1)
-        return F.relu_(self.bn(self.post(y)).add_(self.down(x)))
+        return F.relu_(self.post(y, self.bn).add_(self.down(x)))
 
     def graphs(self, x: Tensor) -> Tensor:
         """Adjacency (C', P, V, V) of every hidden channel and person."""
@@ -65,12 +65,14 @@ class WithMean(Pointwise):
         super().__init__(channels, channels)
         self.joints = joints
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = super().forward(x).unflatten(-1, (-1, self.joints))
-        return torch.cat([y, y.mean(-1, keepdim=True)], -1).flatten(3)  # the mean after it is the mean before it
+    def forward(self, x: Tensor, norm: Norm | None = None, rows: slice = slice(None)) -> Tensor:
+        training = norm is not None and norm.training
+        y = super().forward(x, None if training else norm, rows).unflatten(-1, (-1, self.joints))
+        y = torch.cat([y, y.mean(-1, keepdim=True)], -1).flatten(3)  # the mean after it is the mean before it
+        return norm(y) if norm is not None and training else y
 
 
-class TakeUp(nn.BatchNorm2d):
+class TakeUp(Norm):
     """Batch norm of each joint plus its coefficient times the mean that follows the joints."""
 
     def __init__(self, channels: int, joints: int) -> None:
@@ -78,9 +80,9 @@ class TakeUp(nn.BatchNorm2d):
         self.joints = joints
         self.gamma = nn.Parameter(torch.zeros(max(joints, COEFFICIENTS)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        joints, mean = x.unflatten(-1, (-1, self.joints + 1)).split([self.joints, 1], -1)
-        return super().forward(torch.addcmul(joints, mean, self.gamma[: self.joints]).flatten(3))
+    def forward(self, *parts: Tensor, offset: Tensor | None = None) -> Tensor:
+        joints, mean = torch.cat(parts, 1).unflatten(-1, (-1, self.joints + 1)).split([self.joints, 1], -1)
+        return super().forward(torch.addcmul(joints, mean, self.gamma[: self.joints]).flatten(3), offset=offset)
 
 
 class JointTemporalConv(TemporalConv):
@@ -99,7 +101,7 @@ class Block(nn.Module):
         self.graph = DynamicGraphConv(inputs, outputs, joints)
         self.time = JointTemporalConv(outputs, stride, joints)
         same = inputs == outputs and stride == 1
-        self.residual = None if not residual else nn.Identity() if same else projection(inputs, outputs, stride)
+        self.residual = None if not residual else nn.Identity() if same else Projection(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.time(self.graph(x))
@@ -138,6 +140,6 @@ def _pyskl_keys(key: str) -> list[str]:
     if parts[-1] == "gamma":
         return [f"gcn.{parts[1]}.tcn.add_coeff"]
     if parts[0] == "data_bn" or parts[2] != "graph":
-        return _stgcnpp_keys(key)
+        return pyskl_parts(key)
     names = {"adjacency": ["A"], "pre": ["pre.0"], "pre_bn": ["pre.1"], "relate": ["conv1", "conv2"]}
     return [".".join(["gcn", parts[1], "gcn", name, *parts[4:]]) for name in names.get(parts[3], parts[3:4])]

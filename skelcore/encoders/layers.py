@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skelcore.encoders.norm import Norm
+
 
 class DataNorm(nn.BatchNorm1d):
     """Batch norm of input coordinates (P, T, V, C), one set of statistics for each joint and coordinate.
@@ -46,12 +48,6 @@ class DataNorm(nn.BatchNorm1d):
         return y.view_as(x)
 
 
-def pointwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The 1 x 1 convolution of (P, C, T, W) with ``weight`` (C', C, 1, 1), a matrix product for each of P."""
-    y = torch.baddbmm(bias[:, None], weight.flatten(1).expand(x.shape[0], -1, -1), x.flatten(2))
-    return y.unflatten(2, x.shape[2:])
-
-
 class Pointwise(nn.Conv2d):
     """A 1 x 1 convolution of (P, C, T, W), strided in time; of (1, C, T, P V) it is one large matrix product."""
 
@@ -60,13 +56,28 @@ class Pointwise(nn.Conv2d):
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__(inputs, outputs, 1, (stride, 1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return pointwise(x[:, :, :: self.stride[0]], self.weight, self.bias)
+    def forward(self, x: Tensor, norm: Norm | None = None, rows: slice = slice(None)) -> Tensor:
+        """The channels ``rows`` of the convolution, normalised by ``norm``, which evaluation folds into the weights."""
+        x = x[:, :, :: self.stride[0]]
+        weight, bias = self.weight[rows].flatten(1), self.bias[rows, None]
+        if norm is not None and norm.training:
+            y = torch.bmm(weight.expand(len(x), -1, -1), x.flatten(2))
+            return norm(y.unflatten(2, x.shape[2:]), offset=bias[:, 0])
+        if norm is not None:
+            weight, bias = norm.fold(weight, bias)
+        return torch.baddbmm(bias, weight.expand(len(x), -1, -1), x.flatten(2)).unflatten(2, x.shape[2:])
 
 
-def projection(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+class Projection(nn.Sequential):
     """A pointwise convolution and its batch norm: what a residual connection needs where the shape changes."""
-    return nn.Sequential(Pointwise(inputs, outputs, stride), nn.BatchNorm2d(outputs))
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__(Pointwise(inputs, outputs, stride), Norm(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv, norm = self
+        y: Tensor = conv(x, norm)
+        return y
 
 
 def temporal(channels: int, stride: int, kernel: int = 9) -> nn.Sequential:
@@ -76,7 +87,7 @@ def temporal(channels: int, stride: int, kernel: int = 9) -> nn.Sequential:
     31 to 61 % less than one product of the unfolded frames.
     """
     return nn.Sequential(nn.Conv2d(channels, channels, (kernel, 1), (stride, 1), (kernel // 2, 0)),
-                         nn.BatchNorm2d(channels))
+                         Norm(channels))
 
 
 def schedule(in_channels: int, width: int) -> list[tuple[int, int, int]]:

@@ -23,7 +23,8 @@ from torch.nn import functional as F
 
 from skelcore.encoders.graph import hops, neighbours, windowed
 from skelcore.encoders.joints import JointEncoder
-from skelcore.encoders.layers import DataNorm, Pointwise, projection, to_maps, to_wide
+from skelcore.encoders.layers import DataNorm, Pointwise, Projection, to_maps, to_wide
+from skelcore.encoders.norm import Norm, largest
 from skelcore.layouts import Layout
 
 SCALES, WINDOW_SCALES, WINDOWS, DILATIONS = 13, 6, (3, 5), (1, 2, 3, 4)
@@ -51,7 +52,7 @@ class ScaleConv(nn.Module):
         super().__init__()
         self.subsets = Subsets(subsets)
         self.conv = Pointwise(inputs * len(subsets), outputs)
-        self.bn = nn.BatchNorm2d(outputs)
+        self.bn = Norm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         adjacency = self.subsets()
@@ -70,9 +71,9 @@ class WindowConv(nn.Module):
         self.window, self.stride = window, stride
         self.subsets = Subsets(subsets)
         self.conv = Pointwise(inputs * len(subsets), hidden)
-        self.bn = nn.BatchNorm2d(hidden)
+        self.bn = Norm(hidden)
         self.collapse = nn.Conv3d(hidden, outputs, (1, window, 1))
-        self.collapse_bn = nn.BatchNorm2d(outputs)
+        self.collapse_bn = Norm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         adjacency = self.subsets()
@@ -118,19 +119,20 @@ class TemporalConv(nn.Module):
         self.widths = [narrow] * (BRANCHES - 1) + [outputs - narrow * (BRANCHES - 1)]
         self.stride = stride
         self.reduce = Pointwise(inputs, outputs)
-        self.reduce_bn = nn.BatchNorm2d(narrow * (BRANCHES - 1))
+        self.reduce_bn = Norm(narrow * (BRANCHES - 1))
         self.dilated = nn.ModuleList(nn.Conv2d(narrow, narrow, (3, 1), (stride, 1), (dilation, 0), (dilation, 1))
                                      for dilation in DILATIONS)
-        self.bn = nn.BatchNorm2d(outputs)
-        self.residual = nn.Identity() if inputs == outputs and stride == 1 else projection(inputs, outputs, stride)
+        self.bn = Norm(outputs)
+        self.residual = nn.Identity() if inputs == outputs and stride == 1 else Projection(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        activated, plain = self.reduce(x).split([sum(self.widths[:-1]), self.widths[-1]], 1)
-        *dilated, pooled = F.relu_(self.reduce_bn(activated)).split(self.widths[:-1], 1)
-        branches = [conv(part) for conv, part in zip(self.dilated, dilated, strict=True)]
-        branches += [F.max_pool2d(pooled, (3, 1), (self.stride, 1), (1, 0)), plain[:, :, :: self.stride]]
+        rows = sum(self.widths[:-1])
+        *dilated, pooled = F.relu_(self.reduce(x, self.reduce_bn, slice(rows))).split(self.widths[:-1], 1)
+        branches = (conv(part) for conv, part in zip(self.dilated, dilated, strict=True))
         # One batch norm over the branches' own, side by side. The pointwise branch's sees every stride-th frame only.
-        return self.bn(torch.cat(branches, 1)).add_(self.residual(x))
+        y = self.bn(*branches, largest(pooled, self.stride, 2),
+                    self.reduce(x[:, :, :: self.stride], rows=slice(rows, None)))
+        return y.add_(self.residual(x))
 
 
 class Stage(nn.Module):

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from skelcore.encoders.graph import distance_subsets
 from skelcore.encoders.joints import JointEncoder
-from skelcore.encoders.layers import DataNorm, Pointwise, projection, schedule, temporal, to_maps, to_wide
+from skelcore.encoders.layers import DataNorm, Pointwise, Projection, schedule, temporal, to_maps, to_wide
+from skelcore.encoders.norm import Norm
 from skelcore.layouts import Layout
 
 
@@ -26,7 +27,7 @@ class GraphConv(nn.Module):
         self.register_buffer("adjacency", adjacency.clone())
         self.importance = nn.Parameter(torch.ones_like(adjacency))
         self.conv = Pointwise(inputs, outputs * len(adjacency))
-        self.bn = nn.BatchNorm2d(outputs)
+        self.bn = Norm(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         subsets, joints, _ = self.adjacency.shape
@@ -45,7 +46,7 @@ class Block(nn.Module):
         super().__init__()
         self.graph, self.time = graph, temporal(outputs, stride)
         same = inputs == outputs and stride == 1
-        self.residual = None if not residual else nn.Identity() if same else projection(inputs, outputs, stride)
+        self.residual = None if not residual else nn.Identity() if same else Projection(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.time(self.graph(x))

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from skelcore.encoders.graph import spatial_subsets
 from skelcore.encoders.joints import JointEncoder
-from skelcore.encoders.layers import DataNorm, Pointwise, projection, to_maps, to_wide
+from skelcore.encoders.layers import DataNorm, Pointwise, Projection, schedule, to_maps, to_wide
+from skelcore.encoders.norm import Norm, largest
 from skelcore.layouts import Layout
 
 DILATIONS = (1, 2, 3, 4)
@@ -32,19 +33,22 @@ class GraphConv(nn.Module):
         super().__init__()
         self.adjacency = nn.Parameter(adjacency.clone())
         self.conv = Pointwise(inputs, outputs * len(adjacency))
-        self.bn = nn.BatchNorm2d(outputs)
-        self.down = projection(inputs, outputs) if inputs != outputs else nn.Identity()
+        self.bn = Norm(outputs)
+        self.down = Projection(inputs, outputs) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         subsets, joints, _ = self.adjacency.shape
         channels, frames = x.shape[1:3]
         spread = x.reshape(1, -1, joints).expand(subsets, -1, -1) @ self.adjacency
         weight = self.conv.weight.view(subsets, -1, channels).transpose(0, 1).reshape(-1, subsets * channels)
-        y = (weight @ spread.view(subsets * channels, -1)).view(1, len(weight), frames, -1)
         # W_k (x A_k) lacks the bias that (W_k x + b_k) A_k has: b_k times the column sums of A_k.
         bias = torch.einsum("kc,kuw->cw", self.conv.bias.view(subsets, -1), self.adjacency)
-        y.view(1, -1, frames, y.shape[3] // joints, joints).add_(bias[:, None, None])
-        return F.relu_(self.bn(y).add_(self.down(x)))
+        if not self.training:
+            weight, bias = self.bn.fold(weight, bias)
+        y = (weight @ spread.view(subsets * channels, -1)).view(len(weight), frames, -1, joints)
+        y = (y + bias[:, None, None]).view(1, len(weight), frames, -1)
+        y = self.bn(y) if self.training else y
+        return F.relu_(y.add_(self.down(x)))
 
 
 class TemporalConv(nn.Module):
@@ -56,19 +60,20 @@ class TemporalConv(nn.Module):
         self.widths = [channels - narrow * (BRANCHES - 1)] + [narrow] * (BRANCHES - 1)
         self.stride = stride
         self.reduce = Pointwise(channels, channels)
-        self.reduce_bn = nn.BatchNorm2d(channels - narrow)
+        self.reduce_bn = Norm(channels - narrow)
         self.dilated = nn.ModuleList(nn.Conv2d(width, width, (3, 1), (stride, 1), (dilation, 0), (dilation, 1))
                                      for width, dilation in zip(self.widths, DILATIONS, strict=False))
-        self.fuse_bn = nn.BatchNorm2d(channels)
+        self.fuse_bn = Norm(channels)
         self.fuse = Pointwise(channels, channels)
-        self.bn = nn.BatchNorm2d(channels)
+        self.bn = Norm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        activated, plain = self.reduce(x).split([sum(self.widths[:-1]), self.widths[-1]], 1)
-        *dilated, pooled = F.relu_(self.reduce_bn(activated)).split(self.widths[:-1], 1)
-        branches = [conv(part) for conv, part in zip(self.dilated, dilated, strict=True)]
-        branches += [F.max_pool2d(pooled, (3, 1), (self.stride, 1), (1, 0)), plain[:, :, :: self.stride]]
-        return self.bn(self.fuse(F.relu_(self.fuse_bn(torch.cat(branches, 1)))))
+        rows = sum(self.widths[:-1])
+        *dilated, pooled = F.relu_(self.reduce(x, self.reduce_bn, slice(rows))).split(self.widths[:-1], 1)
+        branches = (conv(part) for conv, part in zip(self.dilated, dilated, strict=True))
+        y = self.fuse_bn(*branches, largest(pooled, self.stride, 2),
+                         self.reduce(x[:, :, :: self.stride], rows=slice(rows, None)))
+        return self.fuse(F.relu_(y), self.bn)
 
 
 class Block(nn.Module):
@@ -78,7 +83,7 @@ class Block(nn.Module):
         super().__init__()
         self.graph, self.time = GraphConv(inputs, outputs, adjacency), TemporalConv(outputs, stride)
         same = inputs == outputs and stride == 1
-        self.residual = None if not residual else nn.Identity() if same else projection(inputs, outputs, stride)
+        self.residual = None if not residual else nn.Identity() if same else Projection(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.time(self.graph(x))
@@ -95,16 +100,14 @@ class STGCNpp(JointEncoder):
         self.dim = 4 * width
         self.data_bn = DataNorm(len(layout), in_channels)
         adjacency = torch.from_numpy(spatial_subsets(layout))
-        outputs = [width] * 4 + [2 * width] * 3 + [4 * width] * 3
-        self.blocks = nn.Sequential(*(
-            Block(before, after, 1 if i == 0 or before == after else 2, adjacency, residual=i > 0)
-            for i, (before, after) in enumerate(zip([in_channels, *outputs], outputs, strict=False))))
+        self.blocks = nn.Sequential(*(Block(*sizes, adjacency, residual=i > 0)
+                                      for i, sizes in enumerate(schedule(in_channels, width))))
 
     def maps(self, x: Tensor, slot: Tensor) -> Tensor:
         return to_maps(self.blocks(to_wide(self.data_bn(x, slot))), len(self.layout))
 
     def pyskl_keys(self) -> dict[str, list[str]]:
-        return {key: _pyskl_keys(key) for key in self.state_dict()}
+        return {key: pyskl_parts(key) for key in self.state_dict()}
 
     def pyskl_rows(self, key: str) -> list[int] | None:
         _, block, *rest = key.split(".")
@@ -115,7 +118,8 @@ class STGCNpp(JointEncoder):
         return time.widths if rest[1] == "reduce" else time.widths[:-1]
 
 
-def _pyskl_keys(key: str) -> list[str]:
+def pyskl_parts(key: str) -> list[str]:
+    """The reference's keys that make up one of ours."""
     if key.startswith("data_bn."):
         return [key]
     _, block, part, *rest = key.split(".")
