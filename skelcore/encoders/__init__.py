@@ -5,15 +5,37 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from skelcore import layouts
+from skelcore.encoders.aagcn import AAGCN
+from skelcore.encoders.c3d import C3DLight
 from skelcore.encoders.calibrate import calibrate
+from skelcore.encoders.ctrgcn import CTRGCN, CTRGCNOriginal
+from skelcore.encoders.dgstgcn import DGSTGCN
 from skelcore.encoders.encoder import Encoder
+from skelcore.encoders.msg3d import MSG3D
+from skelcore.encoders.posec3d import PoseC3D, PoseC3D346
+from skelcore.encoders.potion import PoTion
+from skelcore.encoders.stgcn import STGCN
 from skelcore.encoders.stgcnpp import STGCNpp
+from skelcore.encoders.transformer import SkeletonTransformer
+from skelcore.encoders.x3d import X3DShallow
 from skelcore.errors import InputError
 
 __all__ = ["ENCODERS", "Encoder", "build", "calibrate", "channels"]
 
 _CLASSES: tuple[type[Encoder], ...] = (
+    STGCN,
     STGCNpp,
+    AAGCN,
+    CTRGCN,
+    CTRGCNOriginal,
+    MSG3D,
+    DGSTGCN,
+    SkeletonTransformer,
+    PoseC3D,
+    PoseC3D346,
+    C3DLight,
+    X3DShallow,
+    PoTion,
 )
 ENCODERS = {encoder.name: encoder for encoder in _CLASSES}
 
@@ -44,7 +66,7 @@ def channels(name: str, layout: str | layouts.Layout, coordinates: int = 2, stre
 
 def _class(name: str) -> type[Encoder]:
     if name not in ENCODERS:
-        near = get_close_matches(name, ENCODERS, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(ENCODERS)}"
+        near = get_close_matches(name, ENCODERS, 3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(ENCODERS)}"
         raise InputError(f"unknown encoder {name!r}; {hint}")
     return ENCODERS[name]

@@ -75,8 +75,9 @@ def test_bf16_is_close(encoder):
     x = clips(encoder)
     with torch.autocast("cpu", torch.bfloat16):
         half = encoder(x).float()
-    # DG-STGCN's batch norms sit on large common parts that eight bits cannot hold: a plain module loses as much.
-    assert (half - encoder(x)).norm() < (0.25 if encoder.name == "dgstgcn" else 0.06) * encoder(x).norm()
+    # A plain module of the same layers loses as much: eight bits hold little beside a large common part.
+    bound = {"dgstgcn": 0.25, "posec3d": 0.1, "posec3d-346": 0.1}.get(encoder.name, 0.06)
+    assert (half - encoder(x)).norm() < bound * encoder(x).norm()
 
 
 @torch.no_grad()
