@@ -17,7 +17,7 @@ import torch
 
 from adapt import cache, episodes, evaluate, features, report, results
 from adapt.config import COORDINATES, AdaptConfig
-from skelcore import checkpoint, command, views
+from skelcore import checkpoint, command
 from skelcore import config as configs
 from skelcore.encoders import Encoder
 from skelcore.errors import InputError
@@ -141,14 +141,17 @@ def _source(config: AdaptConfig, store: Store, device: torch.device) -> Source:
     encoder, meta = checkpoint.load_encoder(path)
     note = _check_layout(config, store.layout, encoder.layout)
     frames, persons, stream = meta.get("frames"), meta.get("persons", 1), meta.get("stream")
-    if not (_positive(frames) and _positive(persons) and stream in views.STREAMS):
-        raise InputError(f"checkpoint={path}: must hold `frames` and `persons` (positive numbers) and `stream` (one of "
-                         f"{', '.join(views.STREAMS)}), got {frames!r}, {persons!r} and {stream!r}")
-    channels = encoder.channels(encoder.layout, store.channels, stream)
-    if encoder.in_channels != channels:
-        raise InputError(f"checkpoint={path}: its encoder reads {encoder.in_channels} channels, but the "
-                         f"{store.channels}D poses of {config.data} give {channels}; use a checkpoint pretrained on "
-                         "such data")
+    if not (_positive(frames) and _positive(persons) and isinstance(stream, str)):
+        raise InputError(f"checkpoint={path}: must hold `frames` and `persons` (positive numbers) and `stream` (its "
+                         f"name), got {frames!r}, {persons!r} and {stream!r}")
+    try:
+        accepted = encoder.accepts(store.channels, stream)
+    except InputError as error:
+        raise InputError(f"checkpoint={path}: {error}") from None
+    if not accepted:
+        raise InputError(f"checkpoint={path}: its encoder reads {encoder.in_channels} channels, which the "
+                         f"{store.channels}D poses of {config.data} do not give; use a checkpoint pretrained on such "
+                         "data")
     clips = features.Clips(store, config.frames or frames, config.persons or persons, encoder.layout, stream,
                            config.batch_size, config.workers, device)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

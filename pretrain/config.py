@@ -47,7 +47,8 @@ class PretrainConfig(Config):
     layout: str | None = Field(None, description="layout to train in; none: the data's own")
     frames: PositiveInt = Field(64, description="frames a clip is resampled to")
     persons: PositiveInt = Field(1, description="persons a clip")
-    stream: Literal["joint", "bone", "joint_motion", "bone_motion"] = Field("joint", description="input features")
+    stream: Literal["joint", "bone", "joint_motion", "bone_motion", "joint_bone"] = Field(
+        "joint", description="what the encoder sees; heatmaps show joint, bone (limbs) or joint_bone (both)")
     encoder: EncoderConfig = EncoderConfig()
     objective: VICRegConfig = VICRegConfig()
     views: ViewConfig = ViewConfig()

@@ -1,6 +1,6 @@
 """What each encoder costs: skelshot encoders [NAME ...] [--layout coco17 ...] [--frames 100] [--persons 1] [--width N]
 
-Joint encoders read clips of that many persons and frames, heatmap encoders FRAMES frames of 56 x 56 whatever those say.
+Joint encoders read clips of that many persons and frames, heatmap encoders 48 frames of 56 x 56 whatever those say.
 MACs are the multiply-accumulates of one clip's forward pass in matrix products and convolutions, as this
 implementation arranges them; clips/s are measured here, forward in evaluation, and forward and backward in training.
 """

@@ -35,6 +35,13 @@ class Encoder(nn.Module, ABC):
     def channels(cls, layout: Layout, coordinates: int = 2, stream: str = "joint") -> int:
         """``in_channels`` for clips of ``coordinates`` (2 or 3) dimensions read as ``stream``."""
 
+    def accepts(self, coordinates: int, stream: str) -> bool:
+        """Whether this encoder's ``in_channels`` fit ``stream`` of clips of that many dimensions.
+
+        Raises InputError for a stream or dimensions that no encoder of this kind reads.
+        """
+        return self.in_channels == self.channels(self.layout, coordinates, stream)
+
     @abstractmethod
     def inputs(self, keypoints: Tensor, scores: Tensor, stream: str = "joint") -> tuple[Tensor, Tensor | None]:
         """``x`` and ``valid`` of ``forward`` for clips (N, M, T, V, 2 or 3) in any unit with scores (N, M, T, V)."""

@@ -124,6 +124,15 @@ def test_a_checkpoint_of_another_layout_needs_permission(weights, tmp_path, caps
     assert "joints it cannot give: left_eye, right_eye, left_ear, right_ear" in printed.out
 
 
+@pytest.mark.parametrize(("name", "channels", "pool"), [("x3d-shallow", 17, "segments"), ("transformer", 3, "mean")])
+def test_every_family_is_evaluated(data, tmp_path, name, channels, pool):
+    path = tmp_path / "other.pt"
+    checkpoint.save_encoder(path, build(name, "coco17", channels, 8), frames=16, stream="joint")
+    assert call(f"data={data}", f"checkpoint={path}", f"output={tmp_path}", "k_shot=[1]", "draws=2", f"pool={pool}",
+                "methods=[prototype]", "representations=[pretrained, scratch]") == 0
+    assert {row["representation"] for row in content(tmp_path)["rows"]} == {"pretrained", "scratch"}
+
+
 def test_a_checkpoint_for_3d_poses_is_refused(data, tmp_path, capsys):
     path = tmp_path / "deep.pt"
     checkpoint.save_encoder(path, build("stgcn++", "coco17", in_channels=4, width=8), frames=16, stream="joint")
@@ -227,7 +236,7 @@ def test_a_file_that_is_no_checkpoint_and_one_of_another_encoder_are_refused(dat
     assert status == 2 and "stgcn++" in printed.err
     checkpoint.save(path, stored | {"stream": "smell"})
     status, printed = call(*arguments, capsys=capsys)
-    assert status == 2 and "'smell'" in printed.err
+    assert status == 2 and "stream=smell" in printed.err and str(path) in printed.err
     checkpoint.save(path, stored | {"spec": stored["spec"] | {"name": "resnet"}})
     status, printed = call(*arguments, capsys=capsys)
     assert status == 2 and "unknown encoder 'resnet'" in printed.err

@@ -37,6 +37,25 @@ def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
     assert [key for key in first if not torch.equal(first[key], second[key])] == []
 
 
+@pytest.mark.parametrize(("name", "stream"), [("ctrgcn", "bone"), ("transformer", "joint"),
+                                              ("x3d-shallow", "joint_bone")])
+def test_every_family_trains(tmp_path: Path, store: Store, name: str, stream: str) -> None:
+    trainer = Trainer(config(tmp_path, epochs=1, encoder={"name": name, "width": 8}, stream=stream), store)
+    before = {key: value.clone() for key, value in trainer.encoder.named_parameters()}
+    assert np.isfinite(trainer.run()["loss"])
+    moved = [key for key, value in trainer.encoder.named_parameters() if not torch.equal(value, before[key])]
+    assert len(moved) > 0.8 * len(before)  # a bias before a batch norm stays
+    encoder, meta = checkpoint.load_encoder(tmp_path / "checkpoint.pt", name)
+    assert meta["stream"] == stream and encoder.in_channels == encoders.channels(name, trainer.layout, 2, stream)
+
+
+def test_a_stream_that_the_encoder_cannot_read_is_refused(tmp_path: Path, store: Store) -> None:
+    with pytest.raises(InputError, match="heatmaps show"):
+        Trainer(config(tmp_path, encoder={"name": "posec3d"}, stream="joint_motion"), store)
+    with pytest.raises(InputError, match="joint_bone"):
+        Trainer(config(tmp_path, stream="joint_bone"), store)
+
+
 @pytest.mark.parametrize("stop_at", [1, 7, 10])
 def test_resumed_weights_equal_uninterrupted_ones_bit_for_bit(tmp_path: Path, store: Store, stop_at: int,
                                                               monkeypatch: pytest.MonkeyPatch) -> None:
