@@ -148,7 +148,10 @@ def _source(config: AdaptConfig, store: Store, device: torch.device) -> Source:
         accepted = encoder.accepts(store.channels, stream)
     except InputError as error:
         raise InputError(f"checkpoint={path}: {error}") from None
-    if not accepted:
+    # Imported weights may read coordinates alone; 3 channels are then not x, y and a score.
+    coordinates = meta.get("coordinates", store.channels)
+    accepted = accepted or ("coordinates" in meta and encoder.in_channels == coordinates)
+    if not accepted or coordinates != store.channels:
         raise InputError(f"checkpoint={path}: its encoder reads {encoder.in_channels} channels, which the "
                          f"{store.channels}D poses of {config.data} do not give; use a checkpoint pretrained on such "
                          "data")

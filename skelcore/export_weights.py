@@ -30,7 +30,7 @@ def convert(source: Path, target: Path) -> str:
     if isinstance(classifier, dict) and all(isinstance(value, Tensor) for value in classifier.values()):
         state |= {f"cls_head.fc_cls.{leaf}": value for leaf, value in classifier.items()}
     facts = {"name": encoder.name, "layout": encoder.layout.name}
-    facts |= {key: contents[key] for key in ("frames", "stream", "persons") if key in contents}
+    facts |= {key: contents[key] for key in ("frames", "stream", "persons", "coordinates") if key in contents}
     checkpoint.save(target, {"meta": {"skelshot": facts}, "state_dict": state})
     note = ("\nnote: PYSKL's CTR-GCN has a ReLU after the temporal unit that these weights were trained without, so "
             "its outputs differ" if encoder.name == "ctrgcn-orig" else "")

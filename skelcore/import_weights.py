@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from skelcore import checkpoint, foreign, views
-from skelcore.encoders import ENCODERS
+from skelcore.encoders import ENCODERS, Encoder
 from skelcore.encoders.heatmaps import HeatmapEncoder
 from skelcore.errors import InputError, RunError
 from skelcore.layouts import LAYOUTS
 
 FRAMES, HEATMAP_FRAMES, PERSONS = 100, 48, 2  # with which the reference trains
+STREAMS = (*views.STREAMS, "joint_bone")
 
 
 def convert(source: Path, target: Path, name: str | None = None, layout: str | None = None, frames: int | None = None,
-            stream: str | None = None, persons: int | None = None) -> str:
+            stream: str | None = None, persons: int | None = None, coordinates: int | None = None) -> str:
     """Write ``source``'s weights to ``target`` as a checkpoint that ``load_encoder`` reads; returns the report.
 
     What is None is found from the file. Raises InputError for a file that is of no known network, or fits none.
@@ -34,7 +35,7 @@ def convert(source: Path, target: Path, name: str | None = None, layout: str | N
         raise InputError(f"--to {target}: is the file to import; name another")
     weights = foreign.parse(checkpoint.load(source, foreign.STAND_INS), str(source))
     hints = weights.hints
-    stream = _known("stream", _first(stream, hints.get("stream"), "joint"), views.STREAMS) or "joint"
+    stream = _known("stream", _first(stream, hints.get("stream"), "joint"), STREAMS) or "joint"
     name = _known("encoder", _first(name, hints.get("name")), ENCODERS)
     layout = _known("layout", _first(layout, hints.get("layout")), LAYOUTS)
     encoder = foreign.encoder_for(weights, name, layout, stream)
@@ -43,16 +44,17 @@ def convert(source: Path, target: Path, name: str | None = None, layout: str | N
     usual = HEATMAP_FRAMES if isinstance(encoder, HeatmapEncoder) else FRAMES
     frames = _count("frames", _first(frames, hints.get("frames"), usual))
     persons = _count("persons", _first(persons, hints.get("persons"), PERSONS))
+    coordinates = _count("coordinates", _first(coordinates, hints.get("coordinates"), _dimensions(encoder)))
     with source.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    checkpoint.save_encoder(target, encoder, frames, stream, persons=persons,
+    checkpoint.save_encoder(target, encoder, frames, stream, persons=persons, coordinates=coordinates,
                             imported={"file": source.name, "sha256": digest, "format": weights.form.name},
                             **({"head": classifier} if classifier else {}))
     spec = encoder.spec
     classes = f"{len(classifier['bias'])} classes, kept beside the encoder" if classifier else "none"
     return "\n".join([
         f"{weights.form.name} -> {spec['name']}: layout {spec['layout']}, {spec['in_channels']} channels, width "
-        f"{spec['width']}, stream {stream}, {frames} frames, {persons} persons",
+        f"{spec['width']}, stream {stream} of {coordinates}D poses, {frames} frames, {persons} persons",
         f"  matched  {len(report.matched)} keys",
         f"  unused   {foreign.listed(report.unused)}",
         f"  missing  {foreign.listed(report.missing)}",
@@ -63,6 +65,13 @@ def convert(source: Path, target: Path, name: str | None = None, layout: str | N
 def _first(*values: Any) -> Any:
     """What the user says before what the file says, and that before what is usual."""
     return next((value for value in values if value is not None), None)
+
+
+def _dimensions(encoder: Encoder) -> int:
+    """2 or 3: whether the poses that an imported encoder reads are flat; 3 channels are x, y, score or x, y, z."""
+    if isinstance(encoder, HeatmapEncoder):
+        return 2
+    return 3 if encoder.layout.name == "ntu25" or encoder.in_channels > 3 else 2
 
 
 def _known(field: str, value: Any, known: Collection[str]) -> str | None:
@@ -112,7 +121,7 @@ def run(made: Parser, argv: Sequence[str] | None, execute: Callable[[argparse.Na
 
 def _execute(arguments: argparse.Namespace) -> str:
     return convert(arguments.source, arguments.to, arguments.encoder, arguments.layout, arguments.frames,
-                   arguments.stream, arguments.persons)
+                   arguments.stream, arguments.persons, arguments.coordinates)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -121,8 +130,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     made.add_argument("--encoder", help=f"instead of what the keys say: {', '.join(ENCODERS)}")
     made.add_argument("--layout", help="instead of the one with as many joints: " + ", ".join(LAYOUTS))
     made.add_argument("--frames", type=int, help=f"frames of a clip ({FRAMES}; heatmaps {HEATMAP_FRAMES})")
-    made.add_argument("--stream", help=f"what the network reads (joint): {', '.join(views.STREAMS)}")
+    made.add_argument("--stream", help=f"what the network reads (joint): {', '.join(STREAMS)}")
     made.add_argument("--persons", type=int, help=f"persons of a clip ({PERSONS})")
+    made.add_argument("--coordinates", type=int, choices=(2, 3), help="dimensions of the poses (3 for ntu25, else 2)")
     return run(made, argv, _execute)
 
 

@@ -24,14 +24,10 @@ class JointEncoder(Encoder):
             raise InputError(f"stream={stream}: encoder {cls.name} reads one of {', '.join(STREAMS)}")
         return coordinates + 1
 
-    def accepts(self, coordinates: int, stream: str) -> bool:
-        """As in the base class; coordinates without a score, as PYSKL's 3D weights read them, fit, too."""
-        return super().accepts(coordinates, stream) or self.in_channels == coordinates
-
     def inputs(self, keypoints: Tensor, scores: Tensor, stream: str = "joint") -> tuple[Tensor, Tensor | None]:
         """Centred and scaled coordinates and their score; a clip without anybody counts as one missing person."""
         x = stream_features(normalise(keypoints, scores), scores, self.layout, stream)
-        x = x[..., : self.in_channels]
+        x = x[..., : self.in_channels]  # PYSKL's 3D weights read no score
         if keypoints.shape[1] == 1:
             return x, None
         valid = (scores > 0).any(-1).any(-1)

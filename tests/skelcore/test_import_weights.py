@@ -1,15 +1,18 @@
 """skelshot import-weights and export-weights: files in, files out, one line for what is wrong."""
 
+import dataclasses
 import hashlib
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from adapt import run as adapt
-from skelcore import checkpoint, cli, encoders, export_weights, foreign, import_weights
+from skelcore import annotations, checkpoint, cli, encoders, export_weights, foreign, import_weights, layouts
 from skelcore.errors import InputError
+from skelcore.sequence import PoseSequence
 from tests.adapt import clips
 from tests.paths import ROOT
 from tests.skelcore import originals
@@ -32,7 +35,7 @@ def test_a_file_becomes_a_checkpoint_with_its_classifier(st_gcn, tmp_path, capsy
     out = tmp_path / "new" / "stgcn.pt"
     assert cli.main(["import-weights", str(source), "--to", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "st-gcn -> stgcn: layout coco17, 3 channels, width 8, stream joint, 100 frames, 2 persons" in printed
+    assert "st-gcn -> stgcn: layout coco17, 3 channels, width 8, stream joint of 2D poses, 100 frames, 2 persons" in printed
     assert "matched  170 keys" in printed and "unused   fcn.weight, fcn.bias" in printed
     assert "missing  none" in printed and "7 classes" in printed
     encoder, contents = checkpoint.load_encoder(out, "stgcn", "coco17")
@@ -52,6 +55,24 @@ def test_the_checkpoint_can_be_adapted(st_gcn, tmp_path, capsys):
     found = json.loads((tmp_path / "out/results.json").read_text())
     assert found["checkpoint"]["spec"]["name"] == "stgcn"
     assert found["checkpoint"]["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
+
+
+def test_3d_weights_without_scores_are_adapted_to_3d_poses_only(tmp_path, capsys):
+    encoder = encoders.build("stgcn++", "ntu25", 3, 8)
+    torch.save({"state_dict": checkpoint.to_pyskl(encoder)}, tmp_path / "ntu.pth")
+    assert import_weights.main([str(tmp_path / "ntu.pth"), "--to", str(tmp_path / "ntu.pt"), "--frames", "16"]) == 0
+    assert "joint of 3D poses" in capsys.readouterr().out
+    deep = [PoseSequence(np.random.default_rng(i).normal(size=(1, 20, 25, 3)), np.ones((1, 20, 25)),
+                         layouts.get("ntu25"), None, 30.0, f"clip-{i}", i % 2) for i in range(12)]
+    flat = [dataclasses.replace(clip, keypoints=clip.keypoints[..., :2], size=(480, 640)) for clip in deep]
+    splits = {"train": [clip.id for clip in deep[:8]], "test": [clip.id for clip in deep[8:]]}
+    for name, clips_, wanted in (("deep", deep, 0), ("flat", flat, 2)):
+        annotations.write_pyskl(tmp_path / f"{name}.pkl", clips_, splits)
+        status = adapt.main([str(ROOT / "configs/adapt/base.yaml"), f"data={tmp_path / name}.pkl", "k_shot=[1]",
+                             f"checkpoint={tmp_path / 'ntu.pt'}", f"output={tmp_path / name}", "draws=2",
+                             "representations=[pretrained]", "methods=[prototype]"])
+        assert status == wanted, capsys.readouterr().err
+    assert "2D poses" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", NAMES)

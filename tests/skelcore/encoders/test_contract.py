@@ -179,7 +179,7 @@ def test_one_frame_cannot_be_trained_on(name):
 @pytest.mark.parametrize("channels", [3, 4])
 def test_3d_clips_are_read_with_and_without_scores(channels):
     encoder = small("stgcn++", in_channels=channels)
-    assert encoder.accepts(3, "bone") and encoder.accepts(2, "bone") == (channels == 3)
+    assert encoder.accepts(3, "bone") == (channels == 4) and encoder.accepts(2, "bone") == (channels == 3)
     x, _ = encoder.inputs(torch.rand(2, 1, 5, 13, 3), torch.rand(2, 1, 5, 13))
     assert x.shape[-1] == channels
     with pytest.raises(InputError, match="stream=smell"):
