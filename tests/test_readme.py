@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from skelcore import mannequin
+from skelcore import checkpoint, encoders, mannequin
 from skelcore.annotations import write_pyskl
 from skelcore.layouts import get
 from tests.paths import ROOT
@@ -20,6 +21,9 @@ QUICK = {
     "harvest/run.py": ["shard_size=2", "workers=1"],
     "pretrain/run.py": ["epochs=2", "batch_size=2", "frames=16", "encoder.width=8", "objective.expander=32"],
     "adapt/run.py": ["draws=2", "scratch_inits=1"],
+    "encoders": ["--no-timing"],
+    "import-weights": [],
+    "export-weights": [],
 }
 
 
@@ -29,7 +33,7 @@ def blocks(language: str) -> list[str]:
 
 def commands() -> list[list[str]]:
     lines = [line.partition("  #")[0].strip() for block in blocks("bash") for line in block.splitlines()]
-    return [shlex.split(line) for line in lines if line.startswith("python ")]
+    return [shlex.split(line) for line in lines if line.startswith(("python ", "skelshot "))]
 
 
 def test_both_set_up_commands_are_make_targets() -> None:
@@ -71,6 +75,7 @@ def user_folder(tmp_path: Path) -> Path:
             sequences.append(clip)
             splits["train" if person < 11 else "test"].append(clip.id)
     write_pyskl(tmp_path / "penn.pkl", sequences, splits)
+    torch.save({"state_dict": checkpoint.to_pyskl(encoders.build("stgcn++", "coco17"))}, tmp_path / "joint.pth")
     return tmp_path
 
 
@@ -78,7 +83,8 @@ def user_folder(tmp_path: Path) -> Path:
 def test_shell_examples_run_in_order(user_folder: Path) -> None:
     assert [command[1] for command in commands()] == list(QUICK)
     for command in commands():
-        words = [sys.executable, *command[1:], *QUICK[command[1]]]
+        program = [sys.executable] if command[0] == "python" else [sys.executable, "-m", "skelcore.cli"]
+        words = [*program, *command[1:], *QUICK[command[1]]]
         done = subprocess.run(words, cwd=user_folder, capture_output=True, text=True,
                               env={**os.environ, "OMP_NUM_THREADS": "1"})
         assert done.returncode == 0, f"{command}: {done.stderr}"

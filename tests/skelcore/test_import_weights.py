@@ -35,7 +35,8 @@ def test_a_file_becomes_a_checkpoint_with_its_classifier(st_gcn, tmp_path, capsy
     out = tmp_path / "new" / "stgcn.pt"
     assert cli.main(["import-weights", str(source), "--to", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "st-gcn -> stgcn: layout coco17, 3 channels, width 8, stream joint of 2D poses, 100 frames, 2 persons" in printed
+    assert ("st-gcn -> stgcn: layout coco17, 3 channels, width 8, stream joint of 2D poses, 100 frames, 2 persons"
+            in printed)
     assert "matched  170 keys" in printed and "unused   fcn.weight, fcn.bias" in printed
     assert "missing  none" in printed and "7 classes" in printed
     encoder, contents = checkpoint.load_encoder(out, "stgcn", "coco17")
