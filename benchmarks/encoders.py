@@ -68,7 +68,8 @@ def train(model: nn.Module, forward: Callable[[], Tensor]) -> Callable[[], objec
 def compare(encoder: Encoder, plain: nn.Module, x: Tensor, valid: Tensor | None,
             rounds: int) -> tuple[dict[str, float], dict[str, float]]:
     """Median seconds of the plain module and ours on ``x``: a training step, and inference."""
-    pooled = {"plain": lambda: plain(x).flatten(2).mean(-1), "ours": lambda: encoder(x, valid)}
+    over = (1, 3, 4) if x.shape[-1] == 3 else (2, 3, 4)
+    pooled = {"plain": lambda: plain(x).mean(over), "ours": lambda: encoder(x, valid)}
     for model in (encoder, plain):
         model.train()
     training = seconds({"plain": train(plain, pooled["plain"]), "ours": train(encoder, pooled["ours"])}, rounds)
@@ -81,7 +82,7 @@ def compare(encoder: Encoder, plain: nn.Module, x: Tensor, valid: Tensor | None,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(PLAIN)}; all unless told")
-    parser.add_argument("--clips", type=int, help="clips a batch; 16 of graph encoders and 2 of PoseConv3D unless told")
+    parser.add_argument("--clips", type=int, help="clips a batch; 16 of graph encoders and 4 of PoseConv3D unless told")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -90,7 +91,7 @@ def main() -> None:
     print(f"{'':30}{'training':>10}{'inference':>23}")
     print(f"{'encoder':10}{'input':20}" + f"{'plain':>8}{'ours':>8}{'ratio':>7}" * 2, flush=True)
     for name in arguments.names or PLAIN:
-        count = arguments.clips or (2 if name == "posec3d" else 16)
+        count = arguments.clips or (4 if name == "posec3d" else 16)
         encoder, plain = pair(name)
         for label, (x, valid) in cases(name, count).items():
             row = f"{name:10}{label:20}"

@@ -50,8 +50,8 @@ def build(name: str, layout: str | layouts.Layout, in_channels: int | None = Non
     encoder, layout = _class(name), layouts.get(layout)
     in_channels = encoder.channels(layout) if in_channels is None else in_channels
     width = encoder.WIDTH if width is None else width
-    if width < 8 or in_channels < 1:
-        raise InputError(f"encoder {name}: width must be at least 8 and in_channels at least 1, "
+    if type(width) is not int or type(in_channels) is not int or width < 8 or in_channels < 1:
+        raise InputError(f"encoder {name}: width must be a whole number from 8 and in_channels one from 1, "
                          f"got {width} and {in_channels}")
     return encoder(layout, in_channels, width)
 

@@ -18,16 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skelcore.encoders.encoder import NEAR_ZERO
 from skelcore.encoders.graph import spatial_subsets
 from skelcore.encoders.joints import JointEncoder
-from skelcore.encoders.layers import DataNorm, Pointwise, Projection, schedule
+from skelcore.encoders.layers import DataNorm, Pointwise, Projection, kaiming, schedule
 from skelcore.encoders.stgcn import Block, pyskl_key
 from skelcore.layouts import Layout
 
 SUBSETS = 3
 REDUCTION = 4  # of the channels in which joints are compared
-# The paper starts these parameters at zero; this much more and gradients reach what is behind them in the first step.
-NEAR_ZERO = 1e-6
 
 
 class GraphConv(nn.Module):
@@ -44,6 +43,8 @@ class GraphConv(nn.Module):
         self.attention = Attention(outputs, adjacency.shape[-1])
         nn.init.normal_(self.conv.weight, 0, math.sqrt(2 / (outputs * inputs * SUBSETS)))
         nn.init.normal_(self.compare.weight, 0, math.sqrt(2 / (outputs // REDUCTION)))
+        if isinstance(self.down, Projection):
+            kaiming(self.down[0], outputs)
         nn.init.zeros_(self.conv.bias)
         nn.init.zeros_(self.compare.bias)
         nn.init.constant_(self.bn.weight, NEAR_ZERO)

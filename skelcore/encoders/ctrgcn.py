@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from skelcore.encoders.encoder import NEAR_ZERO
 from skelcore.encoders.graph import spatial_subsets
 from skelcore.encoders.joints import JointEncoder
-from skelcore.encoders.layers import DataNorm, Pointwise, Projection, schedule
+from skelcore.encoders.layers import DataNorm, Pointwise, Projection, kaiming, schedule
 from skelcore.encoders.norm import Norm, largest
 from skelcore.errors import InputError
 from skelcore.layouts import Layout
@@ -33,7 +34,6 @@ REDUCTION = 8
 KERNEL = 5
 DILATIONS = (1, 2)
 BRANCHES = len(DILATIONS) + 2  # and max pool, pointwise
-NEAR_ZERO = 1e-6  # the authors' batch norm of the graph starts at it, their alpha at zero, which stops gradients
 
 
 class _Refined(torch.autograd.Function):
@@ -85,10 +85,15 @@ class GraphConv(nn.Module):
         self.bn = Norm(outputs)
         nn.init.constant_(self.bn.weight, NEAR_ZERO)
         self.down = Projection(inputs, outputs) if inputs != outputs else nn.Identity()
+        for conv, channels in ((self.relate, narrow), (self.refine, outputs), (self.value, outputs)):
+            kaiming(conv, channels)
+        if isinstance(self.down, Projection):
+            kaiming(self.down[0], outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         kind = x.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        low = torch.is_autocast_enabled(kind) and x.dtype != torch.float64  # which autocast leaves alone
+        dtype = torch.get_autocast_dtype(kind) if low else x.dtype
         parts = (x.flatten(2)[0], self.value.weight.flatten(1), self.value.bias, *self.relations(x.mean(-1)))
         y = _Refined.apply(*(part.to(dtype) for part in parts))
         y = self.bn(y.view(1, -1, *x.shape[2:]))
@@ -115,9 +120,8 @@ class Dilated(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         # Frames are the last axis here, and the one before it in the reference's weights.
-        dilation = self.dilation[0]
-        return F.conv2d(x, self.weight.transpose(2, 3), None, (1, self.stride[0]), (0, KERNEL // 2 * dilation),
-                        (1, dilation))
+        dilation, weight = self.dilation[0], self.weight.transpose(2, 3).contiguous()
+        return F.conv2d(x, weight, None, (1, self.stride[0]), (0, KERNEL // 2 * dilation), (1, dilation))
 
 
 class TemporalConv(nn.Module):

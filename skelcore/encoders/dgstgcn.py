@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skelcore.encoders.encoder import NEAR_ZERO
 from skelcore.encoders.joints import JointEncoder
 from skelcore.encoders.layers import DataNorm, Pointwise, Projection, schedule, to_maps, to_wide
 from skelcore.encoders.norm import Norm
@@ -22,8 +23,6 @@ from skelcore.layouts import Layout
 
 SUBSETS, OFFSET, DEVIATION = 8, 0.04, 0.02
 COEFFICIENTS = 25  # of gamma at least, whatever the layout: fewer joints leave the rest unused
-# Both graphs start as good as absent; at exactly 0 the projections would have no gradient in the first step.
-GATE = 1e-6
 
 
 class DynamicGraphConv(nn.Module):
@@ -34,8 +33,8 @@ class DynamicGraphConv(nn.Module):
         hidden = outputs // SUBSETS * SUBSETS
         self.adjacency = nn.Parameter(torch.empty(SUBSETS, joints, joints).normal_(OFFSET, DEVIATION))
         # The reference has a weight for each subset, but uses the first one for all.
-        self.alpha = nn.Parameter(torch.full((SUBSETS,), GATE))
-        self.beta = nn.Parameter(torch.full((SUBSETS,), GATE))
+        self.alpha = nn.Parameter(torch.full((SUBSETS,), NEAR_ZERO))
+        self.beta = nn.Parameter(torch.full((SUBSETS,), NEAR_ZERO))
         self.pre, self.pre_bn = Pointwise(inputs, hidden), Norm(hidden)
         self.relate = Pointwise(inputs, 2 * hidden)
         self.post, self.bn = Pointwise(hidden, outputs), Norm(outputs)
@@ -82,7 +81,8 @@ class TakeUp(Norm):
 
     def forward(self, *parts: Tensor, offset: Tensor | None = None) -> Tensor:
         joints, mean = torch.cat(parts, 1).unflatten(-1, (-1, self.joints + 1)).split([self.joints, 1], -1)
-        return super().forward(torch.addcmul(joints, mean, self.gamma[: self.joints]).flatten(3), offset=offset)
+        gamma = self.gamma[: self.joints].to(mean.dtype)
+        return super().forward(torch.addcmul(joints, mean, gamma).flatten(3), offset=offset)
 
 
 class JointTemporalConv(TemporalConv):

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from skelcore.errors import InputError
 from skelcore.layouts import Layout
 
+# Where papers start parameters at zero: this much more, and gradients reach what is behind them in the first step.
+NEAR_ZERO = 1e-6
+
 
 class Encoder(nn.Module, ABC):
     """Base of all encoders; ``JointEncoder`` and ``HeatmapEncoder`` add what their kind of input needs.

@@ -60,8 +60,12 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.bn.training:
-            y: Tensor = self.bn(self.conv(x))
-            return y
+            y = self.conv(x)
+            if y.numel() == y.shape[1]:
+                raise InputError("heatmaps shrink to one value here, too little to train batch norm on: use more "
+                                 "frames, pixels or clips")
+            normed: Tensor = self.bn(y)
+            return normed
         weight, bias = folded(self.conv, self.bn)
         return F.conv3d(x, weight, bias, self.conv.stride, self.conv.padding, 1, self.conv.groups)
 

@@ -20,6 +20,8 @@ class JointEncoder(Encoder):
 
     @classmethod
     def channels(cls, layout: Layout, coordinates: int = 2, stream: str = "joint") -> int:
+        if coordinates not in (2, 3):
+            raise InputError(f"encoder {cls.name} reads 2D or 3D poses, not {coordinates}D ones")
         if stream not in STREAMS:
             raise InputError(f"stream={stream}: encoder {cls.name} reads one of {', '.join(STREAMS)}")
         return coordinates + 1
@@ -41,6 +43,7 @@ class JointEncoder(Encoder):
     def features(self, x: Tensor) -> Tensor:
         """Feature maps (N, M, D, T', V) of ``x`` (N, M, T, V, C)."""
         self.check(x)
+        self.check_finite(x)
         clips, persons = x.shape[:2]
         slot = torch.arange(persons, device=x.device).repeat(clips)
         return self.maps(x.flatten(0, 1), slot).unflatten(0, (clips, persons))
@@ -55,25 +58,28 @@ class JointEncoder(Encoder):
         if valid is None or compat:
             return self.features(x).mean(-1).mean(1)
         self.check(x)
-        if valid.shape != x.shape[:2]:
-            raise InputError(f"valid {tuple(valid.shape)} does not match the clips' {tuple(x.shape[:2])} (N, M)")
+        if valid.shape != x.shape[:2] or valid.dtype != torch.bool:
+            raise InputError(f"valid {tuple(valid.shape)} of {valid.dtype} must be of bool and match the clips' "
+                             f"{tuple(x.shape[:2])} (N, M)")
         clips, slot = valid.nonzero(as_tuple=True)
         if not len(clips):
             raise InputError("no clip of this batch has a valid person: filter such clips out first")
-        each = self.maps(x[clips, slot], slot).mean(-1)
+        persons = x[clips, slot]
+        self.check_finite(persons)
+        each = self.maps(persons, slot).mean(-1)
         total = each.new_zeros(len(x), *each.shape[1:]).index_add(0, clips, each)
         return total / valid.sum(1).clamp(min=1)[:, None, None]
 
     def check(self, x: Tensor) -> None:
-        """Raise InputError unless ``x`` is (N, M, T, V, C) of this layout, not empty, and finite."""
+        """Raise InputError unless ``x`` is (N, M, T, V, C) of this layout and not empty."""
         wanted = (len(self.layout), self.in_channels)
         if x.ndim != 5 or tuple(x.shape[3:]) != wanted:
             raise InputError(f"{self.name} for layout {self.layout.name} takes (N, M, T, {wanted[0]}, {wanted[1]}), "
                              f"got {tuple(x.shape)}")
         if x.numel() == 0:
             raise InputError(f"{self.name}: empty input {tuple(x.shape)}; every clip needs a person and a frame")
-        if self.training and x.shape[0] * x.shape[1] * x.shape[2] == 1:
-            raise InputError(f"{self.name}: one frame of one person is too little to train batch norm on")
-        # A graph capture cannot branch on values.
+
+    def check_finite(self, x: Tensor) -> None:
+        """Raise InputError for NaN or infinity, unless a graph is captured, which cannot branch on values."""
         if not torch.compiler.is_compiling() and not torch.isfinite(x).all():
             raise InputError(f"{self.name}: the input holds NaN or infinity; missing joints must be 0")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skelcore.encoders.norm import Norm
+from skelcore.errors import InputError
 
 
 class DataNorm(nn.BatchNorm1d):
@@ -19,13 +22,23 @@ class DataNorm(nn.BatchNorm1d):
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
+    seen: Tensor
 
     def __init__(self, joints: int, channels: int, slots: int = 1) -> None:
         super().__init__(slots * joints * channels)
         self.slots = slots
+        # Batches in which each slot had anybody: what a cumulative average (momentum None) divides by.
+        self.register_buffer("seen", torch.zeros(slots, dtype=torch.long), persistent=False)
+
+    def reset_running_stats(self) -> None:
+        super().reset_running_stats()
+        if "seen" in self._buffers:
+            self.seen.zero_()
 
     def forward(self, x: Tensor, slot: Tensor) -> Tensor:  # type: ignore[override]
         rows = x.flatten(2)
+        if self.training and rows.shape[0] * rows.shape[1] == 1:
+            raise InputError("one frame of one person is too little to train batch norm on")
         if self.slots == 1:
             return super().forward(rows.transpose(1, 2)).transpose(1, 2).view_as(x)
         slot = slot.clamp(max=self.slots - 1)
@@ -35,13 +48,16 @@ class DataNorm(nn.BatchNorm1d):
             table = torch.stack([scale, shift]).view(2, self.slots, 1, -1)[:, slot]
             return torch.addcmul(table[1], rows, table[0]).view_as(x)
         self.num_batches_tracked.add_(1)
-        factor = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         y = torch.empty_like(rows)
         mean, var, weight, bias = (part.view(self.slots, -1) for part in (
             self.running_mean, self.running_var, self.weight, self.bias))
         for i in range(self.slots):
             chosen = (slot == i).nonzero()[:, 0]
+            if len(chosen) * rows.shape[1] == 1:
+                raise InputError(f"one frame of one person in place {i + 1} is too little to train batch norm on")
             if len(chosen):
+                self.seen[i] += 1
+                factor = 1 / float(self.seen[i]) if self.momentum is None else self.momentum
                 normed = F.batch_norm(rows[chosen].transpose(1, 2), mean[i], var[i], weight[i], bias[i], True, factor,
                                       self.eps)
                 y = y.index_copy(0, chosen, normed.transpose(1, 2))
@@ -66,6 +82,12 @@ class Pointwise(nn.Conv2d):
         if norm is not None:
             weight, bias = norm.fold(weight, bias)
         return torch.baddbmm(bias, weight.expand(len(x), -1, -1), x.flatten(2)).unflatten(2, x.shape[2:])
+
+
+def kaiming(conv: nn.Module, outputs: int) -> None:
+    """Initialise as He et al. 2015 for ``outputs`` channels, of which ``conv`` holds those of several side by side."""
+    nn.init.normal_(conv.get_parameter("weight"), 0, math.sqrt(2 / outputs))
+    nn.init.zeros_(conv.get_parameter("bias"))
 
 
 class Projection(nn.Sequential):

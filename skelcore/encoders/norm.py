@@ -33,7 +33,7 @@ class Norm(nn.BatchNorm2d):
             return self._train_on_cpu(parts, torch.zeros_like(self.bias) if offset is None else offset)
         x = torch.cat(parts, 1) if len(parts) > 1 else first
         if self.training:
-            return super().forward(x if offset is None else x + offset[:, None, None])
+            return super().forward(x if offset is None else x + offset[:, None, None].to(x.dtype))
         bias: Tensor = self.bias
         if offset is not None:
             bias = torch.addcmul(bias, offset, self.weight * torch.rsqrt(self.running_var + self.eps))

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skelcore.encoders.encoder import NEAR_ZERO
 from skelcore.encoders.heatmaps import HeatmapEncoder, folded
 from skelcore.layouts import Layout
 
@@ -212,6 +213,7 @@ class Bottleneck(nn.Module):
         self.conv1 = ConvNorm(inputs, width, frames)
         self.conv2 = ConvNorm(width, width, 1, 3, space)
         self.conv3 = ConvNorm(width, 4 * width)
+        nn.init.constant_(self.conv3.bn.weight, NEAR_ZERO)
         self.downsample = None if inputs == 4 * width and space == 1 else ConvNorm(inputs, 4 * width, stride=space)
 
     def forward(self, x: Tensor, frames: int) -> Tensor:

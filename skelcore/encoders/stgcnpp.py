@@ -43,11 +43,11 @@ class GraphConv(nn.Module):
         weight = self.conv.weight.view(subsets, -1, channels).transpose(0, 1).reshape(-1, subsets * channels)
         # W_k (x A_k) lacks the bias that (W_k x + b_k) A_k has: b_k times the column sums of A_k.
         bias = torch.einsum("kc,kuw->cw", self.conv.bias.view(subsets, -1), self.adjacency)
-        if not self.training:
+        if not self.bn.training:
             weight, bias = self.bn.fold(weight, bias)
         y = (weight @ spread.view(subsets * channels, -1)).view(len(weight), frames, -1, joints)
-        y = (y + bias[:, None, None]).view(1, len(weight), frames, -1)
-        y = self.bn(y) if self.training else y
+        y = (y + bias[:, None, None].to(y.dtype)).view(1, len(weight), frames, -1)
+        y = self.bn(y) if self.bn.training else y
         return F.relu_(y.add_(self.down(x)))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skelcore.encoders.encoder import NEAR_ZERO
 from skelcore.encoders.heatmaps import ConvNorm, HeatmapEncoder
 from skelcore.layouts import Layout
 
@@ -25,6 +26,7 @@ class Block(nn.Module):
         self.conv1 = ConvNorm(inputs, inner)
         self.conv2 = ConvNorm(inner, inner, (3, 3, 3), stride, groups=inner)
         self.conv3 = ConvNorm(inner, outputs)
+        nn.init.constant_(self.conv3.bn.weight, NEAR_ZERO)
         self.downsample = None if inputs == outputs and space == 1 else ConvNorm(inputs, outputs, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -42,6 +44,7 @@ class X3DShallow(HeatmapEncoder):
         super().__init__(layout, in_channels, width)
         self.dim = int(4 * width * EXPANSION)
         self.conv1_s = nn.Conv3d(in_channels, width, (1, 3, 3), (1, 2, 2), (0, 1, 1), bias=False)
+        nn.init.kaiming_normal_(self.conv1_s.weight, mode="fan_out", nonlinearity="relu")
         self.conv1_t = ConvNorm(width, width, (5, 1, 1), groups=width)
         outputs = [width, 2 * width, 4 * width]
         self.layer1, self.layer2, self.layer3 = (

@@ -1,8 +1,11 @@
 """What every encoder promises, whatever its paper."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from skelcore import checkpoint, encoders, layouts
 from skelcore.encoders.heatmaps import HeatmapEncoder
@@ -170,10 +173,74 @@ def test_bad_heatmaps(name, x):
         small(name)(x)
 
 
-@pytest.mark.parametrize("name", JOINTS)
+@pytest.mark.parametrize("name", [name for name in JOINTS if name != "transformer"])  # which has no batch norm
 def test_one_frame_cannot_be_trained_on(name):
+    encoder = small(name).train()
     with pytest.raises(InputError, match="one frame"):
-        small(name).train()(torch.zeros(1, 1, 1, 13, 3))
+        encoder(torch.zeros(1, 1, 1, 13, 3))
+    with pytest.raises(InputError, match="one frame"):
+        encoder(torch.zeros(2, 1, 1, 13, 3), torch.tensor([[True], [False]]))
+
+
+def test_one_value_a_channel_cannot_be_trained_on():
+    with pytest.raises(InputError, match="too little"):
+        small("x3d-shallow").train()(torch.zeros(1, 13, 1, 16, 16))
+
+
+@pytest.mark.parametrize("name", JOINTS)
+def test_what_is_masked_may_be_anything(name):
+    encoder, x = small(name), torch.randn(2, 2, 6, 13, 3)
+    valid = torch.tensor([[True, False], [True, True]])
+    x[0, 1] = torch.nan
+    with torch.no_grad():
+        assert encoder(x, valid).isfinite().all()
+    with pytest.raises(InputError, match="bool"):
+        encoder(x, valid.long())
+
+
+def test_calibration_is_that_of_training(encoder):
+    """Every batch norm ends with the cumulative statistics that training mode would have left it."""
+    twin = copy.deepcopy(encoder)
+    batches = [clips(encoder, count=4, seed=seed) for seed in (1, 2)]
+    encoders.calibrate(encoder, batches)
+    for module in twin.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.reset_running_stats()
+            module.momentum = None
+    with torch.no_grad():
+        for batch in batches:
+            twin.train()(batch)
+    for (key, one), two in zip(encoder.state_dict().items(), twin.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5, msg=key)
+
+
+@pytest.mark.parametrize("name", ["aagcn", "ctrgcn"])
+def test_a_slot_that_a_batch_lacks_does_not_dilute_its_statistics(name):
+    encoder = small(name)
+    first, second = torch.randn(4, 1, 6, 13, 3), torch.randn(4, 2, 6, 13, 3) + 5
+    encoders.calibrate(encoder, [first, second])
+    assert encoder.data_bn.running_mean.view(2, -1)[1].mean() == pytest.approx(5, abs=0.2)
+
+
+def test_calibration_that_fails_changes_nothing():
+    encoder = small("stgcn++")
+    before = copy.deepcopy(encoder.state_dict())
+    with pytest.raises(InputError):
+        encoders.calibrate(encoder, [torch.randn(4, 1, 6, 13, 3), torch.randn(4, 1, 6, 12, 3)])
+    for key, value in encoder.state_dict().items():
+        torch.testing.assert_close(value, before[key], rtol=0, atol=0, msg=key)
+
+
+@pytest.mark.parametrize("name", ["stgcn++", "ctrgcn", "dgstgcn"])
+def test_autocast_keeps_low_precision_maps_low(name):
+    """Maps that a bias lifts back to float32 would take twice the memory."""
+    encoder, kinds = small(name).train(), set()
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.register_forward_hook(lambda _, inputs, output: kinds.add(output.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        encoder(clips(encoder))
+    assert kinds == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("channels", [3, 4])
