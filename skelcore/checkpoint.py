@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from skelcore import encoders, foreign
+from skelcore.brief import brief
 from skelcore.encoders import Encoder
 from skelcore.errors import InputError, RunError
 from skelcore.files import atomic
@@ -22,6 +24,8 @@ from skelcore.layouts import Layout
 __all__ = ["ImportReport", "load", "load_encoder", "load_pyskl", "save", "save_encoder", "to_pyskl"]
 
 _SPEC = {"name": str, "layout": str, "in_channels": int, "width": int}
+_MAX_LETTERS, _MAX_SIZE = 64, 10_000  # what a spec's words and numbers can make us print and allocate
+_BEGINNINGS = (b"PK\x03\x04", b"\x80")  # of the zip archives and, from torch before 1.6, pickles of torch.save
 _PLAIN = (Tensor, str, bytes, bool, int, float, type(None))
 
 
@@ -48,11 +52,18 @@ def load(path: str | Path, stand_ins: Sequence[tuple[Callable[..., Any], str]] =
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"checkpoint={path}: no such file")
+        wrong = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "no such file"
+        raise InputError(f"checkpoint={path}: {wrong}")
     try:
+        with path.open("rb") as file:
+            if not file.read(4).startswith(_BEGINNINGS):
+                raise InputError(f"checkpoint={path}: not a checkpoint, but a file of another kind")
         _verify_checksums(path)
-        with torch.serialization.safe_globals(list(stand_ins)):
+        # torch warns of what else it finds in a file that it then refuses.
+        with torch.serialization.safe_globals(list(stand_ins)), warnings.catch_warnings(action="ignore"):
             contents = torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except pickle.UnpicklingError as error:
         # torch's own text goes on to advise switching the protection off.
         asked = re.search(r"GLOBAL ([\w.]{1,80})", str(error))
@@ -85,15 +96,19 @@ def load_encoder(path: str | Path, name: str | None = None,
     if not isinstance(spec, dict) or not isinstance(weights, dict):
         raise InputError(f"checkpoint={path}: no `spec` and `encoder` in it, so no checkpoint of pretrain; "
                          "weights of other repositories go through `skelshot import-weights`")
-    if set(spec) != set(_SPEC) or any(type(spec[key]) is not kind for key, kind in _SPEC.items()):
-        raise InputError(f"checkpoint={path}: `spec` must hold {', '.join(_SPEC)}, got {spec}")
+    if set(spec) != set(_SPEC) or not all(_is_sane(spec[key], kind) for key, kind in _SPEC.items()):
+        raise InputError(f"checkpoint={path}: `spec` must hold {', '.join(_SPEC)}: names, and numbers from 1 to "
+                         f"{_MAX_SIZE}; got {brief(spec)}")
     wanted = layout.name if isinstance(layout, Layout) else layout
     for field, expected in (("name", name), ("layout", wanted)):
         if expected is not None and spec[field] != expected:
             kind = "encoder" if field == "name" else field
             raise InputError(f"checkpoint={path}: is for {kind} {spec[field]!r}, but {expected!r} is wanted")
-    encoder = encoders.build(**{**spec, "layout": layout if isinstance(layout, Layout) else spec["layout"]})
-    _fill(encoder, weights, str(path))
+    arguments = {**spec, "layout": layout if isinstance(layout, Layout) else spec["layout"]}
+    with torch.device("meta"):  # nothing large is allocated for weights that do not fit
+        _check_fit(encoders.build(**arguments), weights, str(path))
+    encoder = encoders.build(**arguments)
+    encoder.load_state_dict(weights)
     return encoder.eval(), {key: value for key, value in contents.items() if key != "encoder"}
 
 
@@ -109,17 +124,26 @@ def load_pyskl(encoder: Encoder, source: str | Path | Mapping[str, Any]) -> Impo
     return foreign.fill(encoder, foreign.parse(contents, where))
 
 
-def _fill(encoder: Encoder, weights: Mapping[str, Any], where: str) -> None:
+def _is_sane(value: object, kind: type) -> bool:
+    """Whether a value of a spec is of that type and of no absurd size."""
+    return type(value) is kind and (len(value) <= _MAX_LETTERS if isinstance(value, str) else
+                                    isinstance(value, int) and 1 <= value <= _MAX_SIZE)
+
+
+def _check_fit(encoder: Encoder, weights: Mapping[Any, Any], where: str) -> None:
+    """Raise InputError unless keys and shapes of ``weights`` are the encoder's."""
     own = encoder.state_dict()
-    wrong = sorted(set(own).symmetric_difference(weights))
+    wrong = [key for key in weights if not isinstance(key, str)] or sorted(set(own).symmetric_difference(weights))
     if wrong:
-        raise InputError(f"checkpoint={where}: {len(wrong)} keys are not those of {encoder.name}, such as {wrong[0]!r}")
+        raise InputError(f"checkpoint={where}: {len(wrong)} keys are not those of {encoder.name}, such as "
+                         f"{brief(wrong[0])}")
     for key, value in weights.items():
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         if shape != tuple(own[key].shape):
-            raise InputError(f"checkpoint={where}: {key} is {shape}, but {encoder.name} for layout "
+            raise InputError(f"checkpoint={where}: {key} is {brief(shape)}, but {encoder.name} for layout "
                              f"{encoder.layout.name} has {tuple(own[key].shape)}")
-    encoder.load_state_dict(dict(weights))
+        if not foreign.is_dense(value):
+            raise InputError(f"checkpoint={where}: {key} is no dense tensor of numbers")
 
 
 def _check_plain(value: Any, where: str) -> None:
@@ -134,9 +158,16 @@ def _check_plain(value: Any, where: str) -> None:
 
 
 def _verify_checksums(path: Path) -> None:
-    """torch.save stores a checksum of every tensor, but torch.load does not look at it."""
+    """torch.save stores a checksum of every tensor, but torch.load does not look at it.
+
+    It compresses nothing, so that no honest file unpacks to more than its size.
+    """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            if (any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+                    or sum(entry.file_size for entry in entries) > path.stat().st_size):
+                raise zipfile.BadZipFile("it is compressed, which torch.save does not do")
             damaged = archive.testzip()
         if damaged is not None:
             raise zipfile.BadZipFile(f"wrong checksum of {damaged}")

@@ -1,4 +1,4 @@
-"""The console command: `skelshot harvest|pretrain|adapt|demo|doctor ...` calls the same mains as the scripts do."""
+"""The console command: `skelshot COMMAND ...` calls the same mains as the scripts do."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import TypeVar, get_args, get_origin
+from typing import NoReturn, TypeVar, get_args, get_origin
 
 from skelcore import config as configs
 from skelcore.errors import InputError, RunError
@@ -18,25 +19,54 @@ C = TypeVar("C", bound=configs.Config)
 
 # key=value or key.sub=value, but no URL or path that happens to hold an equals sign.
 _OVERRIDE = re.compile(r"[A-Za-z_][\w.-]*=")
+# What torch, whose CPU errors are plain RuntimeErrors, says when memory is too small or a size beyond any memory.
+_NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|size calculation overflowed", re.I)
+_LONGEST = 300  # characters of an error line about the command's words
 
 
 def run(argv: Sequence[str], cls: type[C], description: str, plan: Callable[[C], str], execute: Callable[[C], None],
         section: tuple[str, ...] = (), default_file: str | None = None) -> int:
-    """Parse ``argv``, then plan or execute; returns the exit status.
+    """Parse ``argv``, then plan or execute; returns the exit status, as ``guarded`` does.
 
-    0 success; 1 failure at run time; 2 bad configuration or input, said in one line; 130 interrupted.
     A field may be written ``key=value`` or ``--key value [value ...]``.
     """
-    if {"-h", "--help"} & set(argv):
-        print(f"{description}\n\nusage: CONFIG [key=value ...] [--dry-run]\n\nConfiguration:\n{configs.schema(cls)}")
-        return 0
-    try:
+    def body() -> None:
+        if _asks_for_help(argv):
+            print(f"{description}\n\nusage: CONFIG [key=value ...] [--dry-run]\n\n"
+                  f"Configuration:\n{configs.schema(cls)}")
+            return
         path, overrides, dry_run = _parse(argv, cls)
         config = configs.load(cls, path or default_file, overrides, section)
         if dry_run:
             print(f"{configs.to_yaml(config)}\n{plan(config)}")
-            return 0
-        execute(config)
+        else:
+            execute(config)
+
+    return guarded(body)
+
+
+class Parser(argparse.ArgumentParser):
+    """For commands of a few options instead of a configuration: bad words are InputErrors."""
+
+    def error(self, message: str) -> NoReturn:
+        text = " ".join(message.split())
+        raise InputError(text if len(text) <= _LONGEST else text[:_LONGEST] + "...")
+
+    def run(self, argv: Sequence[str] | None, execute: Callable[[argparse.Namespace], None]) -> int:
+        """Parse ``argv`` (None: the command line's) and execute, or print help; the exit status is ``guarded``'s."""
+        words = sys.argv[1:] if argv is None else argv
+        return guarded(self.print_help if _asks_for_help(words) else lambda: execute(self.parse_args(words)))
+
+
+def guarded(body: Callable[[], None]) -> int:
+    """Run ``body``; returns the exit status.
+
+    0 success; 1 failure at run time; 2 bad configuration or input; 130 interrupted; all but a failure that nobody
+    foresaw are said in one line. A reader who closes the pipe early is no error to talk about, and gives 1.
+    """
+    try:
+        body()
+        sys.stdout.flush()  # here, where a closed pipe is met, and not at exit
         return 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -50,9 +80,21 @@ def run(argv: Sequence[str], cls: type[C], description: str, plan: Callable[[C],
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        if is_out_of_memory(error):
+            print("failed: too little memory; smaller sizes or a smaller batch need less", file=sys.stderr)
+        else:
+            traceback.print_exc()
         return 1
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python or torch says so that there is too little memory."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(_NO_MEMORY.search(str(error))))
+
+
+def _asks_for_help(words: Sequence[str]) -> bool:
+    return bool({"-h", "--help"} & set(words))
 
 
 def _parse(argv: Sequence[str], cls: type[configs.Config]) -> tuple[str | None, list[str], bool]:

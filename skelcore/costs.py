@@ -1,6 +1,7 @@
 """What each encoder costs: skelshot encoders [NAME ...] [--layout coco17 ...] [--frames 100] [--persons 1] [--width N]
 
-Joint encoders read clips of that many persons and frames, heatmap encoders 48 frames of 56 x 56 whatever those say.
+Joint encoders read clips of --persons and --frames; heatmap encoders read 48 frames of 56 x 56 pixels, whatever those
+two options say.
 MACs are the multiply-accumulates of one clip's forward pass in matrix products and convolutions, as this
 implementation arranges them; clips/s are measured here, forward in evaluation, and forward and backward in training.
 """
@@ -14,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +22,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from skelcore import encoders
+from skelcore.brief import brief
+from skelcore.command import Parser, is_out_of_memory
 from skelcore.encoders.heatmaps import SIZE, HeatmapEncoder
 from skelcore.errors import InputError, RunError
 
 FRAMES = 48  # heatmaps of a clip, as published for PoseConv3D
+LARGEST_WIDTH, LARGEST = 1024, 10_000  # beyond these a number is a slip, which would fill the memory
 SECONDS = 2.0  # a measurement ends with the first pass beyond this
 
 
@@ -57,7 +60,9 @@ def cost(encoder: encoders.Encoder, frames: int = 100, persons: int = 1, batch: 
             with torch.no_grad():
                 forward = batch / _seconds(lambda: encoder(x), x.device)
             training = batch / _seconds(lambda: _step(encoder.train(), x), x.device)
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise RunError(f"encoder {encoder.name}: too little memory on the device for {batch} clips at a time; "
                        "take a smaller --batch") from error
     parameters = sum(parameter.numel() for parameter in encoder.parameters())
@@ -131,57 +136,45 @@ def line(row: Cost) -> str:
                         f"{row.macs / 1e9:.3f}", *speeds)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(message)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+def _positive(text: str, largest: int = LARGEST) -> int:
+    if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= largest:
+        raise argparse.ArgumentTypeError(f"{brief(text)} is not a whole number above 0, at most {largest}")
     return int(text)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _width(text: str) -> int:
+    return _positive(text, LARGEST_WIDTH)
+
+
+def _parser() -> Parser:
     about, details = (__doc__ or "").split("\n", 1)
-    parser = _Parser("skelshot encoders", description=about.split(":")[0], epilog=details)
+    parser = Parser("skelshot encoders", description=about.split(":")[0], epilog=details)
     parser.add_argument("names", nargs="*", metavar="NAME", help="encoders to measure (all)")
     parser.add_argument("--layout", nargs="+", default=["coco17"], help="layouts of the clips (coco17)")
     parser.add_argument("--frames", type=_positive, default=100, help="frames of a clip of joints (100)")
     parser.add_argument("--persons", type=_positive, default=1, help="persons in a clip of joints (1)")
-    parser.add_argument("--width", type=_positive, help="width of every encoder (each as published)")
+    parser.add_argument("--width", type=_width, help="width of every encoder (each as published)")
     parser.add_argument("--batch", type=_positive, default=4, help="clips at a time (4)")
     parser.add_argument("--device", help="cpu or cuda (cuda where there is one)")
     parser.add_argument("--no-timing", dest="timing", action="store_false", help="count only, measure nothing")
     return parser
 
 
+def _execute(arguments: argparse.Namespace) -> None:
+    device = _device(arguments.device)
+    # All of them first: a bad name, layout or width is then known before minutes of measuring.
+    built = [encoders.build(name, layout, width=arguments.width)
+             for name in arguments.names or encoders.ENCODERS for layout in arguments.layout]
+    print(f"{_where(device)}; clips at a time: {arguments.batch}\n{header()}", flush=True)
+    for encoder in built:
+        row = cost(encoder.to(device), arguments.frames, arguments.persons, arguments.batch, arguments.timing)
+        encoder.to("cpu")
+        print(line(row), flush=True)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table, row by row; exit status 2 for bad arguments, 1 where the memory is too small."""
-    if {"-h", "--help"} & set(sys.argv[1:] if argv is None else argv):
-        print(_parser().format_help(), end="")
-        return 0
-    try:
-        arguments = _parser().parse_args(argv)
-        device = _device(arguments.device)
-        # All of them first: a bad name, layout or width is then known before minutes of measuring.
-        built = [encoders.build(name, layout, width=arguments.width)
-                 for name in arguments.names or encoders.ENCODERS for layout in arguments.layout]
-        print(f"{_where(device)}; clips at a time: {arguments.batch}\n{header()}", flush=True)
-        for encoder in built:
-            row = cost(encoder.to(device), arguments.frames, arguments.persons, arguments.batch, arguments.timing)
-            encoder.to("cpu")
-            print(line(row), flush=True)
-        return 0
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"failed: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return _parser().run(argv, _execute)
 
 
 if __name__ == "__main__":

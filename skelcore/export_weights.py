@@ -13,8 +13,7 @@ from pathlib import Path
 from torch import Tensor
 
 from skelcore import checkpoint
-from skelcore.errors import InputError
-from skelcore.import_weights import parser, run
+from skelcore.import_weights import check_places, parser
 
 
 def convert(source: Path, target: Path) -> str:
@@ -22,28 +21,29 @@ def convert(source: Path, target: Path) -> str:
 
     Raises InputError for a checkpoint that is none of ours, and for an encoder that PYSKL does not have.
     """
-    if source.resolve() == target.resolve():
-        raise InputError(f"--to {target}: is the checkpoint to export; name another")
+    check_places(source, target)
     encoder, contents = checkpoint.load_encoder(source)
     state = checkpoint.to_pyskl(encoder)
     classifier = contents.get("head")
-    if isinstance(classifier, dict) and all(isinstance(value, Tensor) for value in classifier.values()):
+    if (isinstance(classifier, dict) and set(classifier) == {"weight", "bias"}
+            and all(isinstance(value, Tensor) for value in classifier.values())):
         state |= {f"cls_head.fc_cls.{leaf}": value for leaf, value in classifier.items()}
     facts = {"name": encoder.name, "layout": encoder.layout.name}
-    facts |= {key: contents[key] for key in ("frames", "stream", "persons", "coordinates") if key in contents}
+    facts |= {key: contents[key] for key in ("frames", "stream", "persons", "coordinates")
+              if isinstance(contents.get(key), int | str)}
     checkpoint.save(target, {"meta": {"skelshot": facts}, "state_dict": state})
     note = ("\nnote: PYSKL's CTR-GCN has a ReLU after the temporal unit that these weights were trained without, so "
             "its outputs differ" if encoder.name == "ctrgcn-orig" else "")
     return f"{encoder.name}, layout {encoder.layout.name}: {len(state)} keys -> {target}{note}"
 
 
-def _execute(arguments: argparse.Namespace) -> str:
-    return convert(arguments.source, arguments.to)
+def _execute(arguments: argparse.Namespace) -> None:
+    print(convert(arguments.source, arguments.to))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Export one checkpoint; exit status 2 with one line for a file that is not what it should be."""
-    return run(parser("export-weights", __doc__, "CHECKPOINT"), argv, _execute)
+    return parser("export-weights", __doc__, "CHECKPOINT").run(argv, _execute)
 
 
 if __name__ == "__main__":

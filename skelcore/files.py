@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -12,8 +13,13 @@ from typing import IO
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears under ``path`` only when the block ends without an error, synced to disk."""
+    """A binary file that appears under ``path`` only when the block ends without an error, synced to disk.
+
+    Raises OSError for a path that is a folder, a device or a pipe, which a file must not take the place of.
+    """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "exists and is no regular file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:

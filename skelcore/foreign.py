@@ -1,4 +1,4 @@
-"""Weights of other repositories' networks -> our encoders and back, strictly: every key has its place or is refused."""
+"""Weights of other repositories' networks -> our encoders and back, strictly: every key of a network has its place."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from skelcore import encoders, layouts, originals
+from skelcore.brief import brief
 from skelcore.encoders import Encoder
 from skelcore.encoders.heatmaps import HeatmapEncoder
 from skelcore.errors import InputError
@@ -45,7 +46,8 @@ STAND_INS = [(Inert, name) for name in (
 class ImportReport:
     """What became of a foreign checkpoint's keys, in its own naming.
 
-    ``unused`` are keys of its classification head; ``missing`` are batch-norm counters that old files lack.
+    ``unused`` are keys of what such files hold beside the network, as its classifier; ``missing`` are batch-norm
+    counters that old files lack.
     """
 
     matched: tuple[str, ...]
@@ -70,7 +72,8 @@ class Weights:
 def parse(contents: Mapping[str, Any], where: str) -> Weights:
     """Find the state dict in a file's ``contents``, and its format; ``where`` names the file in errors.
 
-    Raises InputError for contents without one, for values that are no plain tensors, and for an unknown format.
+    All but batch-norm counters become float32, as encoders are built. Raises InputError for contents without a state
+    dict, for values that are no finite weights, and for an unknown format.
     """
     if isinstance(contents.get("spec"), dict) and isinstance(contents.get("encoder"), dict):
         raise InputError(f"checkpoint={where}: is a checkpoint of SkelShot already; it needs no import")
@@ -78,13 +81,9 @@ def parse(contents: Mapping[str, Any], where: str) -> Weights:
     inner = contents if bare else next((contents[name] for name in _NESTED if name in contents), None)
     if not isinstance(inner, Mapping) or not inner:
         raise InputError(f"checkpoint={where}: holds no state dict of tensors")
-    for key, value in inner.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor) or not _plain(value):
-            raise InputError(f"checkpoint={where}: holds no state dict of tensors: {key!r} is no dense tensor of "
-                             "finite numbers")
-    # Saved from inside DataParallel.
-    prefix = "module." if all(key.startswith("module.") for key in inner) else ""
-    state = {key.removeprefix(prefix): value.detach() for key, value in inner.items()}
+    state = {key: _weight(key, value, where) for key, value in inner.items()}
+    if all(key.startswith("module.") for key in state):  # saved from inside DataParallel
+        state = {key.removeprefix("module."): value for key, value in state.items()}
     meta = contents.get("meta")
     hints = meta.get("skelshot") if isinstance(meta, dict) else None
     return Weights(state, originals.recognise(state, contents, where), hints if isinstance(hints, dict) else {}, where)
@@ -108,7 +107,7 @@ def encoder_for(weights: Weights, name: str | None = None, layout: str | Layout 
         first = next(key for key, value in ours.items() if value.ndim >= 4)
         shape = theirs[first].shape if first in theirs else ()
         channels = shape[1] * probe.in_channels // ours[first].shape[1] if len(shape) >= 4 else 0
-        return encoders.build(name, _heatmap_layout(name, channels, layout, stream, where), channels, width)
+        return _fitting(weights, name, _heatmap_layout(name, channels, layout, stream, where), channels, width)
     joints = min((value.shape[-1] for key, value in theirs.items() if value.ndim and key.split(".")[-1] in ("A", "PA")),
                  default=0)
     chosen = _layout(joints, layout, where)
@@ -118,7 +117,15 @@ def encoder_for(weights: Weights, name: str | None = None, layout: str | Layout 
     if rest or not 1 <= channels <= _MAX_CHANNELS:
         raise InputError(f"{where}: data_bn.weight has {rows} rows, but encoder {name} needs {slots * joints} for each "
                          f"channel of {joints} joints" + (" of two persons" if slots == 2 else ""))
-    return encoders.build(name, chosen, channels, width)
+    return _fitting(weights, name, chosen, channels, width)
+
+
+def _fitting(weights: Weights, name: str, layout: Layout, channels: int, width: int) -> Encoder:
+    """Build the encoder, after a sketch of it without memory has shown that all of the file's shapes fit."""
+    with torch.device("meta"):
+        sketch = encoders.build(name, layout, channels, width)
+    _matched(sketch, weights)
+    return encoders.build(name, layout, channels, width)
 
 
 def fill(encoder: Encoder, weights: Weights) -> ImportReport:
@@ -126,6 +133,13 @@ def fill(encoder: Encoder, weights: Weights) -> ImportReport:
 
     Raises InputError, and leaves the encoder as it was, for a missing or unknown key or a shape that differs.
     """
+    values, report = _matched(encoder, weights)
+    encoder.load_state_dict(values)
+    return report
+
+
+def _matched(encoder: Encoder, weights: Weights) -> tuple[dict[str, Tensor], ImportReport]:
+    """The weights by the encoder's keys, where all of them fit it."""
     form, state, where = weights.form, weights.state, weights.where
     if form.encoder not in (None, encoder.name):
         raise InputError(f"checkpoint={where}: not the weights of {encoder.name}: {form.name} is encoder "
@@ -137,12 +151,12 @@ def fill(encoder: Encoder, weights: Weights) -> ImportReport:
     missing = sorted(key for key in absent if not key.endswith(_COUNTER))
     unknown = sorted(set(state).difference(wanted, unused))
     if missing or unknown:
-        detail = [f"{len(keys)} keys {what}, such as {keys[0]!r}"
+        detail = [f"{len(keys)} keys {what}, such as {brief(keys[0])}"
                   for keys, what in ((missing, "are missing"), (unknown, "are unknown")) if keys]
         raise InputError(f"checkpoint={where}: not the weights of {encoder.name}: {' and '.join(detail)}")
     own = encoder.state_dict()
-    encoder.load_state_dict({key: _join(encoder, key, own[key], parts, weights) for key, parts in mapping.items()})
-    return ImportReport(tuple(key for key in state if key in wanted), unused, tuple(sorted(absent)))
+    values = {key: _join(encoder, key, own[key], parts, weights) for key, parts in mapping.items()}
+    return values, ImportReport(tuple(key for key in state if key in wanted), unused, tuple(sorted(absent)))
 
 
 def head(weights: Weights, dim: int) -> dict[str, Tensor] | None:
@@ -155,7 +169,8 @@ def head(weights: Weights, dim: int) -> dict[str, Tensor] | None:
         weight, bias = found["weight"], found["bias"]
         if weight is None and bias is None:
             continue
-        if weight is None or bias is None or bias.ndim != 1 or weight.numel() != len(bias) * dim:
+        if (weight is None or bias is None or bias.ndim != 1 or not len(bias)
+                or weight.ndim < 2 or weight.flatten(1).shape != (len(bias), dim)):
             raise InputError(f"checkpoint={weights.where}: {layer} is no classifier of the encoder's {dim} features")
         return {"weight": weight.reshape(len(bias), dim).clone(), "bias": bias.clone()}  # st-gcn's is a convolution
     return None
@@ -186,7 +201,7 @@ def to_pyskl(encoder: Encoder, values: Mapping[str, Tensor] | None = None) -> di
 def listed(keys: tuple[str, ...]) -> str:
     """The first few of a file's keys, and how many more there are."""
     more = len(keys) - _SHOWN
-    shown = (key if key.isprintable() else ascii(key) for key in keys[:_SHOWN])
+    shown = (brief(key)[1:-1] for key in keys[:_SHOWN])
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "") or "none"
 
 
@@ -204,8 +219,8 @@ def _join(encoder: Encoder, key: str, own: Tensor, parts: list[str], weights: We
             return own
         piece = weights.state[name]
         if tuple(piece.shape) != shape:
-            raise InputError(f"checkpoint={weights.where}: {name} {tuple(piece.shape)}: does not fit the encoder's "
-                             f"{shape} (another layout, width or number of input channels?)")
+            raise InputError(f"checkpoint={weights.where}: {name} {brief(tuple(piece.shape))}: does not fit the "
+                             f"encoder's {shape} (another layout, width or number of input channels?)")
         pieces.append(form.value(part, piece))
     return pieces[0] if not own.ndim else _concatenate(pieces)
 
@@ -279,15 +294,27 @@ def _heatmap_layout(name: str, channels: int, wanted: str | Layout | None, strea
     for layout in known:
         if encoders.channels(name, layout, 2, stream) == channels:
             return layout
-    raise InputError(f"{where}: reads {channels} heatmaps, which stream {stream} of "
-                     f"{'no layout' if wanted is None else f'layout {layouts.get(wanted).name}'} gives; "
-                     "--stream and --layout choose others")
+    others = (f"which stream {stream} of no layout here gives" if wanted is None else
+              f"but stream {stream} of layout {layout.name} gives {encoders.channels(name, layout, 2, stream)}")
+    raise InputError(f"{where}: reads {channels} heatmaps, {others}; --stream and --layout choose others")
 
 
-def _plain(value: Tensor) -> bool:
-    """Whether it is what a state dict holds: a tensor (or parameter) in memory, of numbers, all of them finite."""
-    return (type(value) in (Tensor, nn.Parameter) and value.layout == torch.strided and value.device.type == "cpu"
-            and value.dtype in _DTYPES
+def is_dense(value: object) -> bool:
+    """Whether it is what a state dict holds: a tensor (or parameter) in memory, of numbers."""
+    return (isinstance(value, Tensor) and type(value) in (Tensor, nn.Parameter)
+            and value.layout == torch.strided and value.device.type == "cpu" and value.dtype in _DTYPES
             # A few bytes seen through strides of zero can be a tensor of any size.
-            and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
-            and bool(value.isfinite().all()))
+            and value.numel() * value.element_size() <= value.untyped_storage().nbytes())
+
+
+def _weight(key: object, value: object, where: str) -> Tensor:
+    """A file's tensor as an encoder takes it, which is where overflow would show."""
+    if isinstance(key, str) and isinstance(value, Tensor) and is_dense(value):
+        counter = key.endswith(_COUNTER)
+        weight = value.detach() if counter else value.detach().float()
+        if (counter or value.is_floating_point()) and weight.isfinite().all():
+            if key.endswith("running_var") and (weight < 0).any():
+                raise InputError(f"checkpoint={where}: {brief(key)} is negative somewhere, which no variance is")
+            return weight
+    raise InputError(f"checkpoint={where}: holds no state dict of tensors: {brief(key)} is no dense tensor of finite "
+                     "floating-point numbers")

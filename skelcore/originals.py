@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from skelcore.brief import brief
 from skelcore.errors import InputError
 
 
@@ -94,5 +95,5 @@ def recognise(keys: Iterable[str], contents: Mapping[str, Any], where: str) -> F
     for mark, form in (("st_gcn_networks.", ST_GCN), ("l1.gcn1.convs.", CTRGCN), ("l1.gcn1.", AAGCN)):
         if any(key.startswith(mark) for key in keys):
             return form
-    raise InputError(f"checkpoint={where}: its keys, such as {min(keys, default='(none)')!r}, are those of no known "
-                     "repository: PYSKL, MMAction2, st-gcn, 2s-AGCN (aagcn) or CTR-GCN")
+    raise InputError(f"checkpoint={where}: its keys, such as {brief(min(keys, default='(none)'))}, are those of no "
+                     "known repository: PYSKL, MMAction2, st-gcn, 2s-AGCN (aagcn) or CTR-GCN")

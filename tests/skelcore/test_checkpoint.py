@@ -1,6 +1,7 @@
 import os
 import pickle
 import random
+import zipfile
 
 import numpy as np
 import pytest
@@ -53,16 +54,17 @@ class TestFile:
         assert torch.equal(torch.rand(3, generator=restored), torch.rand(3, generator=generator))
 
     @pytest.mark.parametrize("legacy", [False, True])
-    def test_a_hostile_file_is_refused_and_not_run(self, path, legacy):
+    def test_a_hostile_file_is_refused_and_not_run(self, path, legacy, recwarn):
         marker = path.with_name("marker")
         torch.save({"state_dict": Hostile(f"touch {marker}")}, path, _use_new_zipfile_serialization=not legacy)
         with pytest.raises(InputError, match=r"checkpoint\.pt: refused.*asks for \w+\.system") as caught:
             checkpoint.load(path)
         assert "weights_only" not in str(caught.value) and "trust" not in str(caught.value)
-        path.write_bytes(pickle.dumps(Hostile(f"touch {marker}"), protocol=2))
-        with pytest.raises(InputError, match=r"checkpoint\.pt"):
-            checkpoint.load(path)
-        assert not marker.exists()
+        for protocol in (2, 4):
+            path.write_bytes(pickle.dumps(Hostile(f"touch {marker}"), protocol=protocol))
+            with pytest.raises(InputError, match=r"checkpoint\.pt"):
+                checkpoint.load(path)
+        assert not marker.exists() and not recwarn.list
 
     def test_truncated_at_any_place(self, path, encoder):
         checkpoint.save_encoder(path, encoder, 8, "joint")
@@ -81,6 +83,23 @@ class TestFile:
         with pytest.raises(InputError, match=r"checkpoint\.pt: damaged"):
             checkpoint.load(path)
 
+    def test_an_archive_that_unpacks_to_more_than_its_size_is_not_unpacked(self, path, monkeypatch):
+        checkpoint.save(path, {"weight": torch.zeros(100_000)})
+        with zipfile.ZipFile(path) as stored:
+            entries = {name: stored.read(name) for name in stored.namelist()}
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in entries.items():
+                archive.writestr(name, data)
+        monkeypatch.setattr(zipfile.ZipFile, "testzip", lambda _: pytest.fail("unpacked"))
+        with pytest.raises(InputError, match=r"checkpoint\.pt: damaged.*compressed"):
+            checkpoint.load(path)
+
+    def test_a_pipe_is_not_replaced(self, path):
+        os.mkfifo(path)
+        with pytest.raises(RunError, match=r"checkpoint\.pt: cannot write .*no regular file"):
+            checkpoint.save(path, {"epoch": 1})
+        assert path.is_fifo() and [entry.name for entry in path.parent.iterdir()] == [path.name]
+
     def test_flipped_bytes_never_escape_as_another_error(self, path, encoder):
         checkpoint.save_encoder(path, encoder, 8, "joint")
         whole = bytearray(path.read_bytes())
@@ -96,10 +115,13 @@ class TestFile:
     def test_missing_and_foreign_files(self, path, tmp_path):
         with pytest.raises(InputError, match="no such file"):
             checkpoint.load(path)
-        with pytest.raises(InputError, match="no such file"):
+        with pytest.raises(InputError, match="is a folder"):
             checkpoint.load(tmp_path)
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(InputError, match="is no regular file"):
+            checkpoint.load(tmp_path / "pipe")
         path.write_text("base: other.yaml\n")
-        with pytest.raises(InputError, match=r"checkpoint\.pt"):
+        with pytest.raises(InputError, match=r"checkpoint\.pt: not a checkpoint, but a file of another kind$"):
             checkpoint.load(path)
         torch.save([1, 2], path)
         with pytest.raises(InputError, match="no dictionary"):
@@ -161,6 +183,43 @@ class TestEncoder:
         checkpoint.save(path, {"encoder": encoder.state_dict(), "spec": encoder.spec, **change})
         with pytest.raises(InputError):
             checkpoint.load_encoder(path)
+
+    @pytest.mark.parametrize("change", [
+        {"width": 100_000}, {"width": 0}, {"width": True}, {"in_channels": 10**12}, {"in_channels": 10**30},
+        {"name": "x" * 10**6}, {"layout": "x" * 10**6}, {"name": [["x" * 1000] * 100] * 100}, {"other": 1},
+    ])
+    def test_a_spec_beyond_reason_is_refused_before_anything_is_built(self, path, encoder, change, monkeypatch):
+        checkpoint.save(path, {"encoder": {}, "spec": encoder.spec | change})
+        monkeypatch.setattr(encoders, "build", lambda *_, **__: pytest.fail("built"))
+        with pytest.raises(InputError, match="`spec` must hold") as caught:
+            checkpoint.load_encoder(path)
+        assert len(str(caught.value).removeprefix(f"checkpoint={path}")) < 300
+
+    def test_weights_that_do_not_fit_are_refused_without_memory_for_them(self, path, encoder, monkeypatch):
+        made = []
+        monkeypatch.setattr(encoders, "build", lambda build=encoders.build, **spec: made.append(build(**spec))
+                            or made[-1])
+        checkpoint.save(path, {"encoder": encoder.state_dict(), "spec": encoder.spec | {"width": 1024}})
+        with pytest.raises(InputError, match=r"penn13 has \(3072, "):
+            checkpoint.load_encoder(path)
+        [sketch] = made
+        assert sum(parameter.numel() for parameter in sketch.parameters() if not parameter.is_meta) < 10_000  # graphs
+
+    @pytest.mark.parametrize(("key", "value", "reason"), [
+        (3, torch.ones(1), "1 keys are not those of stgcn.., such as 3"),
+        (("x" * 500, 2), torch.ones(1), r"such as \('xxx"), ("x" * 500, torch.ones(1), "such as 'xxx"),
+        ("blocks.0.gcn.mix.weight", [["x" * 100] * 100] * 100, "blocks"),
+        ("data_bn.weight", torch.ones(1).view([1] * 60), r"is \(1, 1.*\.\.\.\), but"),
+        ("data_bn.weight", torch.ones(1).expand(39), "no dense tensor"),
+    ])
+    def test_hostile_weights_are_one_short_line(self, path, encoder, key, value, reason):
+        key = next((own for own in encoder.state_dict() if own.endswith("bn.weight")), key) if (
+            key == "data_bn.weight") else key
+        checkpoint.save(path, {"encoder": {**encoder.state_dict(), key: value}, "spec": encoder.spec})
+        with pytest.raises(InputError, match=reason) as caught:
+            checkpoint.load_encoder(path)
+        text = str(caught.value).removeprefix(f"checkpoint={path}")
+        assert len(text) < 300 and "\n" not in text
 
 
 class TestPyskl:

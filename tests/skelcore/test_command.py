@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Literal
 
@@ -89,6 +91,11 @@ def test_bad_input_is_one_line_and_status_2(argv: list[str], said: str, capsys: 
     (InputError("x.pkl: no"), 2, "error: x.pkl: no\n"),
     (RunError("disk full"), 1, "failed: disk full\n"),
     (KeyboardInterrupt(), 130, "interrupted\n"),
+    (MemoryError(), 1, "failed: too little memory; smaller sizes or a smaller batch need less\n"),
+    (RuntimeError("[x.cpp:1]\nDefaultCPUAllocator: can't allocate memory: you tried"), 1,
+     "failed: too little memory; smaller sizes or a smaller batch need less\n"),
+    (RuntimeError("CUDA out of memory."), 1,
+     "failed: too little memory; smaller sizes or a smaller batch need less\n"),
 ])
 def test_failures_have_their_status(raised: BaseException, status: int, said: str,
                                     capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,3 +113,30 @@ def test_an_unforeseen_failure_shows_its_traceback_and_status_1(capsys: pytest.C
     assert run(execute=execute) == (1, [])
     error = capsys.readouterr().err
     assert "Traceback" in error and "surprise" in error
+
+
+def test_a_parsers_errors_and_help_are_those_of_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    made = command.Parser("job")
+    made.add_argument("--size", type=int)
+    seen: list[int] = []
+    assert made.run(["--size", "3"], lambda arguments: seen.append(arguments.size)) == 0 and seen == [3]
+    assert made.run(["--size", "x\n" * 1000], lambda _: pytest.fail("run")) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: argument --size: invalid") and error.count("\n") == 1 and len(error) < 330
+    assert made.run(["--size", "x", "--help"], lambda _: pytest.fail("run")) == 0
+    assert "--size" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_a_reader_who_leaves_early_is_no_traceback(flush: bool) -> None:
+    code = f"""
+import sys
+from skelcore import command
+sys.stdin.read()
+sys.exit(command.guarded(lambda: print("row", flush={flush})))"""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as process:
+        assert process.stdin and process.stdout and process.stderr
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == b"" and process.wait() == 1

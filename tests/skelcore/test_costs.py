@@ -168,18 +168,21 @@ def test_every_encoder_by_default(capsys, monkeypatch):
     (["--layout", "coco18"], "did you mean coco17"),
     (["--frames", "0"], "--frames: '0' is not a whole number above 0"),
     (["--persons", "two"], "--persons: 'two'"),
+    (["--frames", "1" * 5000], "is not a whole number above 0, at most 10000"),
+    (["--width", "100000"], "--width: '100000' is not a whole number above 0, at most 1024"),
     (["--batch"], "--batch: expected one argument"),
     (["--bogus"], "--bogus"),
-    (["--width", "7"], "width must be at least 8"),
+    (["--width", "7"], "encoder stgcn: width must be"),
     (["transformer", "--width", "100"], "multiple of 32"),
     (["--device", "meta"], "--device meta: must be cpu"),
     (["--device", "cuda:99"], "--device cuda:99: not usable here"),
-    (["transformer", "--frames", "1", "--batch", "1", "--width", "8"], "one frame"),
+    (["stgcn++", "--frames", "1", "--batch", "1", "--width", "8"], "one frame"),
 ])
 def test_bad_arguments_are_one_line(words, said, capsys):
     assert cli.main(["encoders", *words]) == 2
     output = capsys.readouterr()
     assert output.err.startswith("error: ") and said in output.err and len(output.err.splitlines()) == 1
+    assert len(output.err) < 330
 
 
 def test_bad_arguments_are_found_before_anything_is_measured(capsys, monkeypatch):
@@ -196,6 +199,12 @@ def test_too_little_memory_is_said(capsys, spot, monkeypatch):
     assert costs.main(["spot", "--batch", "3"]) == 1
     assert capsys.readouterr().err == ("failed: encoder spot: too little memory on the device for 3 clips at a time; "
                                        "take a smaller --batch\n")
+
+
+def test_clips_that_no_memory_holds_are_one_line(capsys):
+    assert costs.main(["transformer", "--frames", "10000", "--persons", "10000", "--batch", "10000"]) == 1
+    error = capsys.readouterr().err
+    assert "too little memory on the device for 10000 clips" in error and error.count("\n") == 1
 
 
 def test_an_interrupt_ends_quietly(capsys, monkeypatch):

@@ -27,6 +27,22 @@ def test_a_rename_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["folder"]
 
 
+def test_what_is_no_regular_file_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for path in (tmp_path / "pipe", tmp_path / "link"):
+        with pytest.raises(OSError, match="no regular file"), atomic(path):
+            pytest.fail("opened")
+    assert (tmp_path / "pipe").is_fifo() and sorted(os.listdir(tmp_path)) == ["link", "pipe"]
+
+
+def test_a_link_to_a_file_may_be_replaced(tmp_path: Path) -> None:
+    (tmp_path / "old").touch()
+    (tmp_path / "link").symlink_to("old")
+    write_text(tmp_path / "link", "new")
+    assert (tmp_path / "link").read_text() == "new"
+
+
 def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SKELSHOT_CACHE", "/own")
     assert cache_folder() == Path("/own")

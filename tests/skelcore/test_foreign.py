@@ -159,6 +159,8 @@ class TestPyskl:
         assert weights.form.name == "MMAction2"
         assert foreign.fill(ours, weights).unused == tuple(fc)
         assert torch.equal(foreign.head(weights, 32)["weight"], fc["cls_head.fc.weight"])
+        half = foreign.parse({key: value.half() for key, value in fc.items()} | checkpoint.to_pyskl(ours), "file.pth")
+        assert {value.dtype for value in foreign.head(half, 32).values()} == {torch.float32}
 
     @pytest.mark.parametrize("change", [
         {"neck.weight": torch.ones(2)}, {"backbone.gcn.0.gcn.alpha": torch.ones(1)}, {"gcn.0.gcn.A": torch.ones(1)}])
@@ -193,12 +195,47 @@ class TestRefusals:
     @pytest.mark.parametrize("value", [
         torch.tensor([1.0, torch.nan]), torch.tensor([torch.inf]), torch.ones(1, dtype=torch.complex64),
         torch.ones(2, 2).to_sparse(), torch.empty(3, device="meta"), torch.zeros(1).expand(1 << 40),
-        torch.ones(2).to(torch.float8_e5m2),
-    ], ids=["nan", "infinite", "complex", "sparse", "meta", "expanded", "float8"])
+        torch.ones(2).to(torch.float8_e5m2), torch.tensor([1e300], dtype=torch.double),
+        torch.ones(2, dtype=torch.int64),
+    ], ids=["nan", "infinite", "complex", "sparse", "meta", "expanded", "float8", "overflow", "integer"])
     def test_tensors_that_are_no_weights(self, original, value):
         key = next(key for key in original[2] if key.endswith("running_mean"))
-        with pytest.raises(InputError, match=f"'{key}' is no dense tensor of finite numbers"):
+        with pytest.raises(InputError, match=f"'{key}' is no dense tensor of finite floating-point numbers"):
             imported(original[2] | {key: value})
+
+    def test_a_negative_variance(self, original):
+        key = next(key for key in original[2] if key.endswith("running_var"))
+        with pytest.raises(InputError, match=f"'{key}' is negative"):
+            imported(original[2] | {key: -original[2][key]})
+
+    @pytest.mark.parametrize("key", ["x" * 1000, "backbone." + "x" * 1000, "cls_head." + "x" * 1000, "a\nb" * 200],
+                             ids=["bare", "backbone", "head", "lines"])
+    def test_long_keys_are_said_in_short(self, key):
+        state = checkpoint.to_pyskl(encoders.build("stgcn++", "coco17", width=8))
+        for contents in (state | {key: torch.ones(1)}, state | {key: torch.ones(1, dtype=torch.int64)},
+                         {key: torch.ones(1)}):
+            try:
+                text = str(imported(contents)[1])
+            except InputError as error:
+                text = str(error)
+            assert len(text) < 300 and "\n" not in text
+
+    def test_nothing_large_is_built_for_a_file_that_does_not_fit(self, monkeypatch):
+        state = checkpoint.to_pyskl(encoders.build("stgcn", "coco17", width=8))
+        wide = {key: torch.ones(4096) for key in state if key.endswith("gcn.9.tcn.bn.running_mean")}
+        made = []
+        monkeypatch.setattr(encoders, "build", lambda *spec, build=encoders.build: made.append(build(*spec))
+                            or made[-1])
+        assert wide
+        with pytest.raises(InputError, match="does not fit"):
+            imported(state | wide)
+        [sketch] = made
+        assert sum(parameter.numel() for parameter in sketch.parameters() if not parameter.is_meta) < 10_000  # graphs
+
+    def test_heatmaps_of_another_layout(self):
+        state = checkpoint.to_pyskl(encoders.build("posec3d", "coco17", width=8))
+        with pytest.raises(InputError, match="reads 17 heatmaps, but stream joint of layout penn13 gives 13"):
+            imported(state, layout="penn13")
 
     def test_shapes_that_fit_nothing(self):
         state = checkpoint.to_pyskl(encoders.build("ctrgcn", "coco17", width=8))
@@ -234,7 +271,8 @@ class TestRefusals:
     def test_a_head_that_fits_not(self, original):
         key = next(key for key in original[2] if key.startswith("fc") and key.endswith("weight"))
         layer = key.removesuffix(".weight")
-        for changed in (original[2] | {key: torch.ones(7, 5)},
+        for changed in (original[2] | {key: torch.ones(7, 5)}, original[2] | {key: torch.ones(32, 7)},
+                        original[2] | {key: torch.ones(0, 32), f"{layer}.bias": torch.ones(0)},
                         {name: value for name, value in original[2].items() if name != f"{layer}.bias"}):
             with pytest.raises(InputError, match=rf"file\.pth: {layer} is no classifier of the encoder's 32 features"):
                 imported(changed)

@@ -35,8 +35,8 @@ def test_a_file_becomes_a_checkpoint_with_its_classifier(st_gcn, tmp_path, capsy
     out = tmp_path / "new" / "stgcn.pt"
     assert cli.main(["import-weights", str(source), "--to", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert ("st-gcn -> stgcn: layout coco17, 3 channels, width 8, stream joint of 2D poses, 100 frames, 2 persons"
-            in printed)
+    assert ("st-gcn -> stgcn: layout coco17 (assumed from 17 joints; --layout says otherwise), 3 channels, width 8, "
+            "stream joint (assumed; --stream says otherwise) of 2D poses, 100 frames, 2 persons\n" in printed)
     assert "matched  170 keys" in printed and "unused   fcn.weight, fcn.bias" in printed
     assert "missing  none" in printed and "7 classes" in printed
     encoder, contents = checkpoint.load_encoder(out, "stgcn", "coco17")
@@ -62,7 +62,7 @@ def test_3d_weights_without_scores_are_adapted_to_3d_poses_only(tmp_path, capsys
     encoder = encoders.build("stgcn++", "ntu25", 3, 8)
     torch.save({"state_dict": checkpoint.to_pyskl(encoder)}, tmp_path / "ntu.pth")
     assert import_weights.main([str(tmp_path / "ntu.pth"), "--to", str(tmp_path / "ntu.pt"), "--frames", "16"]) == 0
-    assert "joint of 3D poses" in capsys.readouterr().out
+    assert "otherwise) of 3D poses" in capsys.readouterr().out
     deep = [PoseSequence(np.random.default_rng(i).normal(size=(1, 20, 25, 3)), np.ones((1, 20, 25)),
                          layouts.get("ntu25"), None, 30.0, f"clip-{i}", i % 2) for i in range(12)]
     flat = [dataclasses.replace(clip, keypoints=clip.keypoints[..., :2], size=(480, 640)) for clip in deep]
@@ -90,10 +90,11 @@ def test_export_and_import_are_inverse(name, tmp_path):
     assert set(written) == {"meta", "state_dict"}
     assert set(written["state_dict"]) == {*checkpoint.to_pyskl(encoder), "cls_head.fc_cls.weight",
                                           "cls_head.fc_cls.bias"}
-    import_weights.convert(tmp_path / "pyskl.pth", tmp_path / "back.pt")
+    again = import_weights.convert(tmp_path / "pyskl.pth", tmp_path / "back.pt")
     ours, back = checkpoint.load(tmp_path / "ours.pt"), checkpoint.load(tmp_path / "back.pt")
     assert {key: back[key] for key in ("spec", "frames", "stream", "persons")} == {
         key: ours[key] for key in ("spec", "frames", "stream", "persons")}
+    assert "assumed" not in again and "graph" not in again
     for part in ("encoder", "head"):
         assert back[part].keys() == ours[part].keys()
         assert all(torch.equal(back[part][key], value) for key, value in ours[part].items())
@@ -115,7 +116,7 @@ def test_what_the_user_says_goes_before_what_the_file_says(tmp_path):
     ([], "arguments are required"),
     (["{source}"], "--to"),
     (["absent.pt", "--to", "{out}"], "absent.pt: no such file"),
-    (["{source}", "--to", "{source}"], "is the file to import"),
+    (["{source}", "--to", "{source}"], "is the file to read"),
     (["{source}", "--to", "{out}", "--encoder", "resnet"], "--encoder 'resnet': unknown; known: stgcn"),
     (["{source}", "--to", "{out}", "--encoder", "stgcn++"], r"not the weights of stgcn\+\+"),
     (["{source}", "--to", "{out}", "--encoder", "transformer"], "no PYSKL weights"),
@@ -125,14 +126,21 @@ def test_what_the_user_says_goes_before_what_the_file_says(tmp_path):
     (["{source}", "--to", "{out}", "--frames", "0"], "--frames 0: must be"),
     (["{source}", "--to", "{out}", "--persons", "-1"], "--persons -1: must be"),
     (["{source}", "--to", "{out}", "--frames", "many"], "--frames"),
-    (["{text}", "--to", "{out}"], "notes.txt: .*not a checkpoint"),
+    (["{source}", "--to", "{out}", "--frames", "10001"], "--frames 10001: must be"),
+    (["{source}", "--to", "{out}", "--frames", "9" * 5000], "--frames: invalid int value: '9999"),
+    (["{text}", "--to", "{out}"], "notes.txt: not a checkpoint"),
+    (["{folder}", "--to", "{out}"], "is a folder"),
+    (["{source}", "--to", "{folder}"], "--to .*: is a folder; name a file in it"),
+    (["{source}", "--to", ""], "--to: must name a file"),
+    (["", "--to", "{out}"], "FILE: must name a file"),
 ])
 def test_bad_arguments_and_files_end_with_one_line(st_gcn, tmp_path, capsys, arguments, reason):
     (tmp_path / "notes.txt").write_text("weights")
-    places = {"source": st_gcn[0], "out": tmp_path / "out.pt", "text": tmp_path / "notes.txt"}
+    places = {"source": st_gcn[0], "out": tmp_path / "out.pt", "text": tmp_path / "notes.txt", "folder": tmp_path}
     before = st_gcn[0].read_bytes()
     assert import_weights.main([argument.format(**places) for argument in arguments]) == 2
     printed = capsys.readouterr()
+    assert len(printed.err) < 500
     assert printed.err.startswith("error: ") and printed.err.count("\n") == 1 and not printed.out
     with pytest.raises(AssertionError, match=reason):
         raise AssertionError(printed.err)
@@ -141,14 +149,42 @@ def test_bad_arguments_and_files_end_with_one_line(st_gcn, tmp_path, capsys, arg
 
 @pytest.mark.parametrize("hints", [
     {"name": 3}, {"name": "resnet"}, {"layout": ["coco17"]}, {"layout": "ntu25"}, {"stream": "smell"}, {"frames": "9"},
-    {"persons": -1}, {"frames": 2.5},
+    {"persons": -1}, {"frames": 2.5}, {"frames": True}, {"persons": 10**9}, {"coordinates": 7},
+    {"coordinates": True}, {"frames": [["x" * 1000] * 1000]}, {"layout": "x" * 1000},
 ])
 def test_what_a_file_says_about_itself_is_not_trusted(tmp_path, hints):
     encoder = encoders.build("stgcn++", "coco17", width=8)
     checkpoint.save(tmp_path / "file.pth", {"meta": {"skelshot": hints}, "state_dict": checkpoint.to_pyskl(encoder)})
-    with pytest.raises(InputError, match=next(iter(hints)).replace("name", "encoder")):
+    with pytest.raises(InputError, match=next(iter(hints)).replace("name", "encoder")) as caught:
         import_weights.convert(tmp_path / "file.pth", tmp_path / "out.pt")
+    assert "file.pth: " in str(caught.value) and "--" not in str(caught.value)
+    assert len(str(caught.value).removeprefix(f"checkpoint={tmp_path}")) < 300
     assert not (tmp_path / "out.pt").exists()
+
+
+def test_what_had_to_be_assumed_is_said(tmp_path):
+    ours = encoders.build("posec3d", "coco17", width=8)  # 17 heatmaps: of joints or of limbs
+    torch.save(checkpoint.to_pyskl(ours), tmp_path / "file.pth")
+    for options, said in (
+        ({}, ("coco17 (assumed from 17 heatmaps; --layout", "stream joint (assumed; --stream")),
+        ({"stream": "bone"}, ("coco17 (assumed from 17 heatmaps", "stream bone of 2D")),
+        ({"layout": "coco17"}, ("layout coco17, 17", "stream joint (assumed")),
+    ):
+        first = import_weights.convert(tmp_path / "file.pth", tmp_path / "out.pt", **options).splitlines()[0]
+        assert all(part in first for part in said)
+
+
+@pytest.mark.parametrize("name", ["stgcn", "msg3d"])
+def test_a_graph_that_is_not_the_layouts_is_said_and_kept(tmp_path, name):
+    ours = encoders.build(name, "coco17", width=8)
+    for graph in ours.buffers():
+        if graph.ndim > 1:
+            graph.copy_(graph.flip(-1))
+    torch.save(checkpoint.to_pyskl(ours), tmp_path / "file.pth")
+    report = import_weights.convert(tmp_path / "file.pth", tmp_path / "out.pt")
+    assert "its graph is another than layout coco17's: kept" in report
+    again, _ = checkpoint.load_encoder(tmp_path / "out.pt")
+    assert all(torch.equal(again.state_dict()[key], value) for key, value in ours.state_dict().items())
 
 
 def test_a_file_of_ours_is_told_apart(tmp_path, capsys):
