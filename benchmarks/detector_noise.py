@@ -1,17 +1,18 @@
-"""Detector noise: what real detectors do, the statistics fitted to it, and what the fitted model simulates.
+"""Detector noise: what real detectors do, and what the model fitted to it simulates.
 
 (a) BlazePose on clips of the mannequin, whose true keypoints are known. (b) MoveNet on 265 push-up videos from the
 web, without truth: how far a joint lies from the middle of its place a frame earlier and later, at each score. Both
-are measured here from the videos and poses, fitted, and printed beside what `skelcore.views.detector` simulates with
-the constants it holds; the fit is printed as code. Run: python benchmarks/detector_noise.py [folder of the data]
+are measured here from the videos and poses and printed beside what `skelcore.views.detector` simulates with the
+constants it holds; with --fit the constants are fitted anew and printed as code.
+Run: python benchmarks/detector_noise.py [folder of the data] [--fit]
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,17 +31,8 @@ from harvest.extract import extract
 from skelcore import layouts, mannequin
 from skelcore.annotations import read
 from skelcore.views import body_scale
-from skelcore.views.detector import (
-    BLAZEPOSE,
-    KNOTS,
-    LARGEST,
-    MOVENET,
-    Detector,
-    Memory,
-    Part,
-    corrupt,
-    part_names,
-)
+from skelcore.views.detector import BLAZEPOSE, KNOTS, LARGEST, MOVENET, Detector, Memory, Part, corrupt, limbs
+from skelcore.views.parts import kind
 
 COCO = layouts.get("coco17")
 CLIPS, FPS, SECONDS, ROUNDS = 39, 15.0, 3.0, 10
@@ -99,12 +91,12 @@ def scale(points: Array, scores: Array) -> float:
 
 # Measuring. Every function takes real and simulated clips alike.
 
-PARTS = list(dict.fromkeys(part_names(COCO)))
-JOINTS = {part: [i for i, name in enumerate(part_names(COCO)) if name == part] for part in PARTS}
+PARTS = list(dict.fromkeys(kind(joint) for joint in COCO.joints))
+JOINTS = {part: [i for i, joint in enumerate(COCO.joints) if kind(joint) == part] for part in PARTS}
 GROUPS = {"arms": ("elbow", "wrist"), "legs": ("knee", "ankle"),
           "body": ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")}
 LAGS = (1, 2, 3, 5, 8, 15, 30)
-LOST, BURST, APART = 0.3, 4.0, 0.3  # score of a lost limb; errors above so many medians; limbs so far apart can swap
+LOST, APART = 0.3, 0.3  # score of a lost limb; limbs so far apart can swap
 ERROR_QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 
 
@@ -115,60 +107,51 @@ def deviations(clips: list[Clip]) -> list[Array]:
     no noise); without, the distance from the middle between the place a frame before and a frame after.
     """
     if clips[0].truth is None:
-        return [residual(clip.points) for clip in clips]
+        inner = [clip.points[1:-1] - (clip.points[:-2] + clip.points[2:]) / 2 for clip in clips]
+        return [np.pad(each, ((1, 1), (0, 0), (0, 0)), constant_values=np.nan) for each in inner]
     found = []
     for clip in clips:
         assert clip.truth is not None
-        wrong = ~clip.seen | np.any([exchanged(clip, group) for group in GROUPS], axis=0)
+        wrong = ~clip.seen | np.any([crossed(clip.points, clip.truth, group)[0] for group in GROUPS], axis=0)
         found.append(np.where(wrong[:, None, None], np.nan, clip.points - clip.truth))
     usual = np.nanmean(np.concatenate(found), 0)
     return [each - usual for each in found]
 
 
-def residual(points: Array) -> Array:
-    inner = points[1:-1] - (points[:-2] + points[2:]) / 2
-    return np.pad(inner, ((1, 1), (0, 0), (0, 0)), constant_values=np.nan)
+def crossed(points: Array, other: Array, group: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """(T,) whether the group's left and right joints lie much nearer each other's places in ``other`` than their own.
 
-
-def exchanged(clip: Clip, group: str) -> NDArray[np.bool_]:
-    """(T,) whether the group's left and right joints lie much nearer to each other's true place than to their own."""
-    assert clip.truth is not None
-    straight, crossed, apart = crossing(clip.points, clip.truth, group)
-    return clip.seen & (apart > APART) & (crossed < 0.5 * straight)
-
-
-def crossing(points: Array, other: Array, group: str) -> tuple[Array, Array, Array]:
-    """Distances (T,) of the group's joints to their own and to their mirror joints' places; left from right."""
+    And whether these are so far apart that it can be told.
+    """
     left, right = (COCO.index(*(f"{side}_{part}" for part in GROUPS[group])) for side in ("left", "right"))
-    return (distance(points, left, other, left) + distance(points, right, other, right),
-            distance(points, left, other, right) + distance(points, right, other, left),
-            distance(other, left, other, right))
 
+    def distance(one: Array, joints: list[int], others: list[int]) -> Array:
+        return np.linalg.norm(one[:, joints] - other[:, others], axis=-1).mean(1)
 
-def distance(points: Array, joints: list[int], other: Array, others: list[int]) -> Array:
-    return np.linalg.norm(points[:, joints] - other[:, others], axis=-1).mean(1)
+    apart = distance(other, left, right) > APART
+    both = left + right
+    return apart & (distance(points, both, right + left) < 0.5 * distance(points, both, both)), apart
 
 
 def swapping(clips: list[Clip], group: str) -> tuple[float, float]:
     """Share of frames that begin an exchange, and its mean length in frames.
 
-    Without truth, sudden exchanges between two frames are counted; two of them, at most 15 frames apart, make one.
+    Without truth, sudden exchanges between two frames are counted, when one begins and when it ends; two of them, at
+    most 15 frames apart, make one.
     """
     runs: list[int] = []
-    frames = begun = 0
+    frames = begun = 0.0
     for clip in clips:
         if clip.truth is not None:
-            frames += int((clip.seen & (crossing(clip.points, clip.truth, group)[2] > APART)).sum())
-            runs += lengths(exchanged(clip, group))
-            begun = len(runs)
+            swapped, apart = crossed(clip.points, clip.truth, group)
+            found = lengths(clip.seen & swapped)
+            frames, begun, runs = frames + (clip.seen & apart).sum(), begun + len(found), runs + found
         else:
-            straight, crossed, apart = crossing(clip.points[1:], clip.points[:-1], group)
-            frames += int((apart > APART).sum())
-            events = np.flatnonzero((apart > APART) & (crossed < 0.5 * straight))
-            begun += len(events)
+            swapped, apart = crossed(clip.points[1:], clip.points[:-1], group)
+            events = np.flatnonzero(swapped)
+            frames, begun = frames + apart.sum(), begun + len(events) / 2
             runs += [gap for gap in np.diff(events) if gap <= 15]
-    # Without truth each exchange is seen twice, when it begins and when it ends.
-    return begun / frames / (1 if clips[0].truth is not None else 2), float(np.mean(runs)) if runs else float("nan")
+    return float(begun / frames), float(np.mean(runs)) if runs else float("nan")
 
 
 def lengths(inside: NDArray[np.bool_]) -> list[int]:
@@ -176,25 +159,12 @@ def lengths(inside: NDArray[np.bool_]) -> list[int]:
     return (edges[1::2] - edges[::2]).tolist()
 
 
-def spans(clips: list[NDArray[np.bool_]]) -> tuple[float, float]:
-    """Share of true entries (T, K) and the mean length of their spans."""
-    runs = [length for clip in clips for column in clip.T for length in lengths(column)]
-    return float(np.concatenate(clips).mean()), float(np.mean(runs)) if runs else float("nan")
-
-
-def bursts(wrong: list[Array]) -> tuple[float, float]:
-    """Share of errors above four times their part's median, and for how many frames they last."""
-    usual = np.zeros(len(COCO))
-    for joints in JOINTS.values():
-        usual[joints] = np.nanmedian(np.linalg.norm(np.concatenate(wrong)[:, joints], axis=-1))
-    return spans([np.linalg.norm(each, axis=-1) > BURST * usual for each in wrong])
-
-
 def lost(clips: list[Clip]) -> tuple[float, float]:
     """Share of arms and legs whose two outer joints both score below 0.3, and for how many frames they do."""
-    limbs = [COCO.index(f"{side}_{one}", f"{side}_{other}") for one, other in (GROUPS["arms"], GROUPS["legs"])
+    outer = [COCO.index(f"{side}_{one}", f"{side}_{other}") for one, other in (GROUPS["arms"], GROUPS["legs"])
              for side in ("left", "right")]
-    return spans([np.stack([(clip.scores[clip.seen][:, limb] < LOST).all(1) for limb in limbs], 1) for clip in clips])
+    low = [clip.scores[clip.seen][:, limb].max(axis=1) < LOST for clip in clips for limb in outer]
+    return float(np.concatenate(low).mean()), float(np.mean([length for each in low for length in lengths(each)]))
 
 
 def hardness(clips: list[Clip]) -> list[Array]:
@@ -234,7 +204,7 @@ def shared(hard: list[Array]) -> tuple[float, float]:
     """Correlation of hardness between limbs, and what correlation within a limb exceeds that by."""
     every = np.concatenate(hard)
     matrix = np.asarray(np.corrcoef(every[~np.isnan(every).any(1)].T))
-    limb = np.array([0] * 5 + [1, 1] + [2, 3] * 2 + [1, 1] + [4, 5] * 2)
+    limb = np.array(limbs(COCO))
     same = limb[:, None] == limb
     between = matrix[~same].mean()
     return float(between), float(matrix[same & ~np.eye(len(limb), dtype=bool)].mean() - between)
@@ -249,49 +219,23 @@ def rank_correlation(sizes: Array, scores: Array) -> float:
     return float(spearmanr(sizes[known], scores[known])[0])
 
 
-# Fitting.
+# Fitting: what a model is fitted to is one vector. For each part, log quantiles of its errors and their rank
+# correlation with the score; autocorrelations; what limbs share; log share and length of lost limbs.
+
+WIDTHS = {**{f"size {part}": len(ERROR_QUANTILES) for part in PARTS}, **{f"rank {part}": 1 for part in PARTS},
+          "error": len(LAGS), "hardness": len(LAGS), "shared": 2, "losses": 2}
+AIM = {name: slice(int(end) - width, int(end))
+       for (name, width), end in zip(WIDTHS.items(), np.cumsum([*WIDTHS.values()]), strict=True)}
 
 
-@dataclass
-class Aims:
-    """What a model is fitted to.
-
-    For each part log quantiles of its errors and their rank correlation with the score; autocorrelations; what limbs
-    share; log share and length of lost limbs.
-    """
-
-    sizes: dict[str, Array]
-    ranks: dict[str, Array]
-    error: Array
-    hardness: Array
-    shared: Array
-    losses: Array
-
-    @staticmethod
-    def of(clips: list[Clip]) -> Aims:
-        wrong, hard = deviations(clips), hardness(clips)
-        magnitudes = [np.linalg.norm(each, axis=-1) for each in wrong]
-        samples = {part: of_part(magnitudes, part) for part in PARTS}
-        scores = [clip.scores for clip in clips]
-        return Aims({part: np.log(np.nanquantile(samples[part], ERROR_QUANTILES)) for part in PARTS},
-                    {part: np.array(rank_correlation(samples[part], of_part(scores, part))) for part in PARTS},
-                    autocorrelation(tamed(wrong)), autocorrelation(hard), np.array(shared(hard)), np.log(lost(clips)))
-
-    def corrected(self, measured: Aims, answer: Aims) -> Aims:
-        """The aims moved by half of what a simulation fell short of the measurement."""
-        return measured.joined(answer, np.subtract).joined(self, lambda short, aim: aim + short / 2)
-
-    def distance(self, other: Aims) -> float:
-        """Mean absolute difference, of errors' sizes in logarithms."""
-        short = self.joined(other, np.subtract)
-        every = [*short.sizes.values(), *short.ranks.values(), short.error, short.hardness, short.shared, short.losses]
-        return float(np.mean([np.abs(each).mean() for each in every]))
-
-    def joined(self, other: Aims, of: Callable[[Array, Array], Array]) -> Aims:
-        return Aims({part: of(self.sizes[part], other.sizes[part]) for part in PARTS},
-                    {part: of(self.ranks[part], other.ranks[part]) for part in PARTS},
-                    *(of(getattr(self, name), getattr(other, name))
-                      for name in ("error", "hardness", "shared", "losses")))
+def aims(clips: list[Clip]) -> Array:
+    """That vector of some clips; AIM says where in it each aim is."""
+    wrong, hard, scores = deviations(clips), hardness(clips), [clip.scores for clip in clips]
+    sizes = [of_part([np.linalg.norm(each, axis=-1) for each in wrong], part) for part in PARTS]
+    return np.concatenate([
+        *(np.log(np.nanquantile(size, ERROR_QUANTILES)) for size in sizes),
+        [rank_correlation(size, of_part(scores, part)) for size, part in zip(sizes, PARTS, strict=True)],
+        autocorrelation(tamed(wrong)), autocorrelation(hard), shared(hard), np.log(lost(clips))])
 
 
 def memory(correlations: Array) -> Memory:
@@ -333,7 +277,7 @@ def fit(clips: list[Clip], error: Memory | None = None) -> Detector:
 
     ``error`` is the errors' memory where truth is lacking.
     """
-    measured = aims = Aims.of(clips)
+    measured = aim = aims(clips)
     rates = {group: swapping(clips, group) for group in GROUPS}
     # A whole body that swaps swaps its arms and legs too.
     swaps = {group: (round(max(rate - (rates["body"][0] if group != "body" else 0), 0), 5), round(max(length, 1), 2))
@@ -343,21 +287,23 @@ def fit(clips: list[Clip], error: Memory | None = None) -> Detector:
     best, least = None, np.inf
     nearest: dict[str, tuple[float, Part]] = {}
     for _ in range(ROUNDS):
-        parts = {part: Part(*size_of(aims.sizes[part], float(aims.ranks[part])), tables[part]) for part in PARTS}
-        body, limb = (round(float(share), 3) for share in aims.shared)
-        share, length = np.exp(aims.losses)
+        parts = {part: Part(*size_of(aim[AIM[f"size {part}"]], float(aim[AIM[f"rank {part}"]][0])), tables[part])
+                 for part in PARTS}
+        body, limb = (round(float(part), 3) for part in aim[AIM["shared"]])
+        share, length = np.exp(aim[AIM["losses"]])
         # Some limbs score low without being lost, for shorter.
         losses = round(float(share / length / 4), 5), round(float(length * 1.5), 2)
-        found = Detector(parts, error or memory(aims.error), memory(aims.hardness), body, limb, swaps, losses)
-        answer = Aims.of(simulated(clips, found))
+        found = Detector(parts, error or memory(aim[AIM["error"]]), memory(aim[AIM["hardness"]]), body, limb, swaps,
+                         losses)
+        short = measured - aims(simulated(clips, found))
         # Several sets of a part's numbers do nearly the same; rounds differ in which part they meet best.
-        short = measured.joined(answer, np.subtract)
         for part in PARTS:
-            off = float(np.abs(short.sizes[part]).mean() + 2 * np.abs(short.ranks[part]))
+            off = float(np.abs(short[AIM[f"size {part}"]]).mean() + 2 * np.abs(short[AIM[f"rank {part}"]][0]))
             nearest[part] = min(nearest.get(part, (np.inf, parts[part])), (off, parts[part]), key=lambda pair: pair[0])
-        if measured.distance(answer) < least:
-            best, least = found, measured.distance(answer)
-        aims = aims.corrected(measured, answer)
+        distance = float(np.mean([np.abs(short[each]).mean() for each in AIM.values()]))
+        if distance < least:
+            best, least = found, distance
+        aim = aim + short / 2  # by half of what the simulation fell short of the measurement
     assert best is not None
     return replace(best, parts={part: nearest[part][1] for part in PARTS})
 
@@ -377,49 +323,49 @@ def simulated(clips: list[Clip], detector: Detector) -> list[Clip]:
     return answers
 
 
-# Printing.
-
-
 def table(title: str, measured: list[Clip], model: list[Clip]) -> None:
     print(f"\n{title}: measured | simulated")
-    both = [(clips, [np.linalg.norm(each, axis=-1) for each in deviations(clips)]) for clips in (measured, model)]
+    found = [aims(measured), aims(model)]
     print(f"{'part':<9}{'error median':>19}{'90 %':>17}{'99 %':>17}{'score 5 %':>15}{'median':>15}{'rank corr.':>17}")
     for part in PARTS:
         cells = []
-        for clips, sizes in both:
-            scores = of_part([np.where(c.seen[:, None], c.scores, np.nan) for c in clips], part)
-            size = of_part(sizes, part)
-            cells.append([*np.nanquantile(size, (0.5, 0.9, 0.99)), *np.nanquantile(scores, (0.05, 0.5)),
-                          rank_correlation(size, scores)])
+        for clips, aim in zip((measured, model), found, strict=True):
+            scores = of_part([clip.scores[clip.seen] for clip in clips], part)
+            sizes = np.exp(aim[AIM[f"size {part}"]])[[2, 4, 6]]
+            cells.append([*sizes, *np.quantile(scores, (0.05, 0.5)), *aim[AIM[f"rank {part}"]]])
         print(f"{part:<9}" + "".join(f"{a:9.3f} |{b:6.3f}" for a, b in zip(*cells, strict=True)))
 
-    def row(name: str, of: Callable[[list[Clip]], object]) -> None:
-        one, other = (np.round(np.array(of(clips), float), 4) for clips in (measured, model))
-        print(f"{name:<44} {' '.join(f'{v:7.4g}' for v in one)} | {' '.join(f'{v:7.4g}' for v in other)}")
+    def row(name: str, *both: Array) -> None:
+        print(f"{name:<44} " + " | ".join(" ".join(f"{value:7.4g}" for value in np.round(each, 4)) for each in both))
 
-    row("error autocorrelation, 1 2 3 5 8 15 30 frames", lambda c: autocorrelation(tamed(deviations(c))))
-    row("hardness autocorrelation", lambda c: autocorrelation(hardness(c)))
-    row("hardness shared by body, further by limb", lambda c: shared(hardness(c)))
-    row("bursts above 4 medians: share, frames", lambda c: bursts(deviations(c)))
-    row("lost limbs (score < 0.3): share, frames", lost)
+    if measured[0].truth is not None:
+        row("error autocorrelation, 1 2 3 5 8 15 30 frames", *(aim[AIM["error"]] for aim in found))
+    row("hardness autocorrelation", *(aim[AIM["hardness"]] for aim in found))
+    row("hardness shared by body, further by limb", *(aim[AIM["shared"]] for aim in found))
+    row("lost limbs (score < 0.3): share, frames", *(np.exp(aim[AIM["losses"]]) for aim in found))
     for group in GROUPS:
-        row(f"swapped {group}: begun a frame, frames", lambda c, group=group: swapping(c, group))  # type: ignore[misc]
+        row(f"swapped {group}: begun a frame, frames", *(np.array(swapping(c, group)) for c in (measured, model)))
 
 
 def main() -> int:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    data = Path(sys.argv[1]) if len(sys.argv) > 1 else DATA
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data", nargs="?", type=Path, default=DATA, help="folder of the data")
+    parser.add_argument("--fit", action="store_true", help="fit the constants anew and print them")
+    options = parser.parse_args()
     clips = harvested()
-    print(f"(b) BlazePose: {len(clips)} of {CLIPS} clips with a person, {sum(len(c.scores) for c in clips)} frames")
-    print(fit(clips))
+    print(f"(a) BlazePose: {len(clips)} of {CLIPS} clips with a person, {sum(len(c.scores) for c in clips)} frames")
+    if options.fit:
+        print(fit(clips))
     table("BlazePose against the mannequin's truth", clips, simulated(clips, BLAZEPOSE))
-    if not (data / WEB).is_file():
-        print(f"(a) MoveNet: skipped, {data / WEB} is absent")
+    if not (options.data / WEB).is_file():
+        print(f"(b) MoveNet: skipped, {options.data / WEB} is absent")
         return 0
-    clips = web(data)
-    print(f"(a) MoveNet: {len(clips)} clips, {sum(len(c.scores) for c in clips)} frames")
-    print(fit(clips, BLAZEPOSE.error))
+    clips = web(options.data)
+    print(f"\n(b) MoveNet: {len(clips)} clips, {sum(len(c.scores) for c in clips)} frames")
+    if options.fit:
+        print(fit(clips, BLAZEPOSE.error))
     table("MoveNet, residual of neighbouring frames", clips, simulated(clips, MOVENET))
     return 0
 

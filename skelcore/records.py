@@ -62,7 +62,8 @@ def shape(record: Mapping[str, Any], name: str, path: str) -> tuple[int, int, in
     """M, T, V, C of a record, once its arrays are found to be what they should be."""
     keypoints, scores = record.get("keypoint"), record.get("keypoint_score")
     if keypoints is None and ("valid" in record or "raw_file" in record):
-        raise InputError(f"{path}: record {name!r} has no keypoints, only a reference to a file of them")
+        raise InputError(f"{path}: record {name!r} has no keypoints, only a reference to a file of them; "
+                         "make arrays of these with skelcore.kinetics.decompress")
     if not isinstance(keypoints, np.ndarray) or keypoints.ndim != 4 or keypoints.dtype.kind not in "fiu":
         raise InputError(f"{path}: record {name!r}: 'keypoint' must be a numeric array (M, T, V, C)")
     if keypoints.shape[3] not in (2, 3):

@@ -39,8 +39,11 @@ class ViewConfig(Config):
     stretch: float = Field(0.1, ge=0, le=1, description="log of the scale factor of each axis, each way")
     squeeze: float = Field(0.4, ge=0, lt=1, description="2D only: how far x may shrink, as when the body turns")
     shear: float = Field(0.15, ge=0, le=1, description="entries off the diagonal, each way")
-    detector: float = Field(0.0, ge=0, le=1, description="probability of the errors and scores of a real detector")
-    detector_model: Literal["blazepose", "movenet"] = Field("blazepose", description="the detector they are fitted to")
+    detector: float = Field(0.0, ge=0, le=1, description="probability of the errors and scores of a real detector, in "
+                                                         "the frames of the clip before its crop in time")
+    detector_model: Literal["blazepose", "movenet"] = Field(
+        "blazepose", description="which detector; blazepose is fitted to errors against a known truth, movenet (whose "
+                                 "truth is unknown) to fast errors only, with blazepose's share of slow ones")
     detector_floor: float = Field(0.0, ge=0, le=1, description="highest score below which its joints are missing")
     noise: float = Field(0.8, ge=0, le=1, description="probability of the displacements below")
     jitter: float = Field(0.03, ge=0, le=1, description="error drawn anew in every frame, in body scales")
@@ -62,7 +65,11 @@ class ViewConfig(Config):
 
 
 class Views:
-    """Random views of clips: crop in time, smoothing, mirror, affine map, noise, occlusion, in this order."""
+    """Random views of clips: detector errors, crop in time, smoothing, mirror, affine map, noise, occlusion, axis mask.
+
+    They are applied in this order. The detector looks at the clip as it is loaded, so a crop in time and a change of
+    speed stretch its errors with the movement.
+    """
 
     def __init__(self, config: ViewConfig) -> None:
         self.config = config
@@ -72,25 +79,33 @@ class Views:
                  generator: Generator) -> tuple[Tensor, Tensor]:
         """One view of each clip (N, M, T, V, C), each from its own draw of ``generator``.
 
-        The generator lives on the clips' device; its state and the shape determine every draw. Raises InputError for
-        shapes that do not match.
+        The generator lives on the clips' device; its state and the shape determine every draw. They are computed in
+        float32 at least, whatever the dtype. Whatever stands at a missing joint is ignored. Raises InputError for
+        shapes that do not match, empty clips, and other than 2 or 3 coordinates.
         """
-        if keypoints.ndim != 5 or keypoints.shape[:4] != scores.shape or keypoints.shape[3] != len(layout):
+        if (keypoints.ndim != 5 or keypoints.shape[:4] != scores.shape or keypoints.shape[3] != len(layout)
+                or keypoints.shape[4] not in (2, 3) or not keypoints.numel()):
             raise InputError(f"views: keypoints {tuple(keypoints.shape)} and scores {tuple(scores.shape)} must be "
-                             f"(N, M, T, {len(layout)}, C) and (N, M, T, {len(layout)}) for layout {layout.name}")
+                             f"(N, M, T, {len(layout)}, 2 or 3) and (N, M, T, {len(layout)}) for layout {layout.name}, "
+                             "not empty")
         # Under autocast the matrix products below would round pixels to eight bits.
         with torch.autocast(keypoints.device.type, enabled=False):
-            return self._view(keypoints, scores, layout, generator)
+            wide, certain = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (keypoints, scores))
+            view, seen = self._view(wide, certain, layout, generator)
+        return view.to(keypoints.dtype), seen.to(scores.dtype)
 
     def _view(self, keypoints: Tensor, scores: Tensor, layout: Layout, generator: Generator) -> tuple[Tensor, Tensor]:
         clips, persons, frames = keypoints.shape[:3]
         # Inside, coordinates are planes (N, C, M, T, V): per-joint masks and per-clip maps then run over long rows.
-        points = keypoints.movedim(-1, 1)
+        # A fill, not a product: 0 times NaN is NaN.
+        missing = ~(scores > 0)
+        points = keypoints.movedim(-1, 1).clone(memory_format=torch.contiguous_format)
+        points, scores = points.masked_fill_(missing[:, None], 0), scores.masked_fill(missing, 0)
+        points, scores = self._detect(points, scores, layout, generator)
         points, scores = temporal.resample(points, scores, self._times(clips, frames, generator))
         points = self._smooth(points, scores, generator)
         if self.config.mirror or self.config.affine:
             points, scores = self._map(points, scores, layout, generator)
-        points, scores = self._detect(points, scores, layout, generator)
         if self.config.noise:
             points = self._displace(points, scores, generator)
         scores = scores * self._kept(clips, persons, frames, layout, generator)

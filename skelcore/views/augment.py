@@ -10,11 +10,14 @@ import torch
 from torch import Generator, Tensor
 
 from skelcore.errors import InputError
+from skelcore.views.crop import extent
+from skelcore.views.draws import uniform
+from skelcore.views.spatial import rotations
 
 
 def random_scale(keypoints: Tensor, generator: Generator, limit: float = 0.2) -> Tensor:
     """Clips stretched along each axis by its own factor, uniform in 1 +- ``limit``."""
-    return scale(keypoints, 1 + _uniform((len(keypoints), keypoints.shape[-1]), limit, generator))
+    return scale(keypoints, uniform((len(keypoints), keypoints.shape[-1]), 1 - limit, 1 + limit, generator))
 
 
 def random_rotation(keypoints: Tensor, generator: Generator, limit: float = 0.3, compat: bool = False) -> Tensor:
@@ -23,10 +26,8 @@ def random_rotation(keypoints: Tensor, generator: Generator, limit: float = 0.3,
     With ``compat`` the 2D angle is uniform from -limit to 1, as in the reference, whose call lacks the upper bound.
     """
     count = {2: 1, 3: 3}.get(keypoints.shape[-1], 0)
-    angles = _uniform((len(keypoints), count), limit, generator)
-    if compat and count == 1:
-        angles = (angles + limit) / (2 * limit) * (1 + limit) - limit
-    return rotate(keypoints, angles)
+    upper = 1.0 if compat and count == 1 else limit
+    return rotate(keypoints, uniform((len(keypoints), count), -limit, upper, generator))
 
 
 def random_jitter(keypoints: Tensor, scores: Tensor, generator: Generator, sigma: float = 0.01) -> Tensor:
@@ -53,14 +54,8 @@ def rotate(keypoints: Tensor, angles: Tensor) -> Tensor:
     channels = keypoints.shape[-1]
     if (channels, angles.shape[1]) not in ((2, 1), (3, 3)):
         raise InputError(f"rotate: {angles.shape[1]} angles for {channels} coordinates")
-    turns = [(1, 0)] if channels == 2 else [(1, 2), (2, 0), (0, 1)]
-    total = torch.eye(channels, dtype=angles.dtype, device=angles.device).expand(len(angles), -1, -1)
-    for angle, (one, other) in zip(angles.unbind(1), turns, strict=True):
-        plane = torch.eye(channels, dtype=angles.dtype, device=angles.device).repeat(len(angles), 1, 1)
-        plane[:, one, one] = plane[:, other, other] = angle.cos()
-        plane[:, one, other], plane[:, other, one] = angle.sin(), -angle.sin()
-        total = (plane[:, :, :, None] * total[:, None]).sum(2)
-    return turn(keypoints, total)
+    planes = [(0, 1)] if channels == 2 else [(2, 1), (0, 2), (1, 0)]
+    return turn(keypoints, rotations(angles, planes, channels))
 
 
 def turn(keypoints: Tensor, matrices: Tensor) -> Tensor:
@@ -74,15 +69,14 @@ def jitter(keypoints: Tensor, scores: Tensor, amount: Tensor, direction: Tensor,
     """Clips displaced along ``direction`` (N, M, T, V, C), of any length, by ``amount`` (N, M, T, V) box diagonals.
 
     A person's box in a frame holds its valid joints, and missing ones stay 0; with ``compat`` it holds all joints,
-    missing ones move as well, and nothing moves where the box begins at the origin, as in the reference.
+    missing ones move as well, nothing moves where the box begins at the origin, and the box is measured in the clip's
+    own dtype, as in the reference.
     """
     seen = torch.ones_like(scores, dtype=torch.bool)[..., None] if compat else (scores > 0)[..., None]
-    low = keypoints.masked_fill(~seen, torch.inf).amin(3, keepdim=True)
-    high = keypoints.masked_fill(~seen, -torch.inf).amax(3, keepdim=True)
+    # In float16, as the reference measures it, the square of a box of 256 pixels overflows.
+    points = keypoints if compat else keypoints.to(torch.promote_types(keypoints.dtype, torch.float32))
+    low, high = extent(points, seen, (3,))
     used = low.square().sum(-1, keepdim=True) > 1e-4 if compat else seen.any(3, keepdim=True)
     diagonal = (high - low).square().sum(-1, keepdim=True).sqrt().where(used, 0)
-    return keypoints + torch.nn.functional.normalize(direction, dim=-1) * (amount[..., None] * diagonal) * seen
-
-
-def _uniform(shape: tuple[int, ...], limit: float, generator: Generator) -> Tensor:
-    return (torch.rand(shape, generator=generator, device=generator.device) * 2 - 1) * limit
+    moved = points + torch.nn.functional.normalize(direction, dim=-1) * (amount[..., None] * diagonal) * seen
+    return moved.to(torch.promote_types(keypoints.dtype, torch.promote_types(amount.dtype, direction.dtype)))

@@ -13,14 +13,18 @@ from torch import Generator, Tensor
 
 from skelcore.errors import InputError
 from skelcore.layouts import Layout
+from skelcore.views.draws import uniform
 
 
 def subject_box(keypoints: Tensor, scores: Tensor, compat: bool = False) -> Tensor:
     """The tight box of a clip's (N, M, T, V, 2) joints over persons and time; (inf, inf, -inf, -inf) for none."""
-    seen = _seen(keypoints, scores, compat)
-    low = keypoints.masked_fill(~seen, math.inf).amin((1, 2, 3))
-    high = keypoints.masked_fill(~seen, -math.inf).amax((1, 2, 3))
-    return torch.cat([low, high], 1)
+    return torch.cat(extent(keypoints, _seen(keypoints, scores, compat)), -1)[:, 0, 0, 0]
+
+
+def extent(keypoints: Tensor, seen: Tensor, axes: tuple[int, ...] = (1, 2, 3)) -> tuple[Tensor, Tensor]:
+    """Lowest and highest coordinates over ``axes``, kept with length 1, where ``seen``; inf and -inf if nowhere."""
+    return (keypoints.masked_fill(~seen, math.inf).amin(axes, keepdim=True),
+            keypoints.masked_fill(~seen, -math.inf).amax(axes, keepdim=True))
 
 
 def compact_box(box: Tensor, sizes: Tensor, padding: float = 0.25, ratio: float | tuple[float, float] | None = None,
@@ -63,16 +67,12 @@ def random_box(sizes: Tensor, generator: Generator, area: tuple[float, float] = 
     Aspects are log-uniform (Inception, Szegedy et al. 2015). The first of ``attempts`` shapes that fits is taken, the
     largest square in the middle if none does.
     """
-    device, clips = sizes.device, len(sizes)
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(clips, *shape, generator=generator, device=device)
-
-    areas = uniform(attempts) * (area[1] - area[0]) + area[0]
-    logs = uniform(attempts) * (math.log(aspect[1]) - math.log(aspect[0])) + math.log(aspect[0])
+    clips = len(sizes)
+    areas = uniform((clips, attempts), *area, generator)
+    logs = uniform((clips, attempts), math.log(aspect[0]), math.log(aspect[1]), generator)
     shape, found = first_fitting(sizes, areas, logs.exp())
     room = sizes.flip(1) - shape
-    start = torch.where(found[:, None], (uniform(2) * (room + 1)).long(), room // 2)
+    start = torch.where(found[:, None], (uniform((clips, 2), 0, 1, generator) * (room + 1)).long(), room // 2)
     return torch.cat([start, start + shape], 1)
 
 

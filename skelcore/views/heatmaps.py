@@ -15,6 +15,7 @@ from torch import Tensor
 
 from skelcore.errors import InputError
 from skelcore.layouts import Layout
+from skelcore.views.crop import extent
 
 FAINT = 1e-3  # the reference draws nothing for scores below
 
@@ -46,13 +47,13 @@ def fit(keypoints: Tensor, scores: Tensor, size: int, padding: float = 0.25) -> 
 
     The square has the centre and the longer side of the box around all joints with a score above 0, and is larger by
     the fraction ``padding``. The reference also rounds it to whole pixels of the video, which has no meaning in other
-    units. A clip without extent comes to lie in the middle of the map; missing joints are 0. Raises InputError for
-    shapes that do not match and values that are not finite.
+    units. A clip without extent comes to lie in the middle of the map; missing joints are 0. The result is float32 at
+    least. Raises InputError for shapes that do not match and values that are not finite.
     """
     _check(keypoints, scores)
     valid = (scores > 0)[..., None]
-    low = torch.where(valid, keypoints, torch.inf).amin((1, 2, 3), keepdim=True)
-    high = torch.where(valid, keypoints, -torch.inf).amax((1, 2, 3), keepdim=True)
+    keypoints = keypoints.to(torch.promote_types(keypoints.dtype, torch.float32))
+    low, high = extent(keypoints, valid)
     side = (high - low).amax(-1, keepdim=True) * (1 + padding)
     scale = torch.where(side > 0, size / side, 0.0)
     return torch.where(valid, (keypoints - (low + high) / 2) * scale + size / 2, 0.0)

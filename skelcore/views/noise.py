@@ -27,5 +27,6 @@ def displacement(shape: torch.Size, jitter: float, wander: float, drift: float, 
     time = torch.linspace(0, 1, frames, device=device)
     hats = (1 - (time[:, None] * (KNOTS - 1) - torch.arange(KNOTS, device=device)).abs()).clamp(min=0)
     steady = (time[:, None] - 0.5) * uniform((clips, channels, 1, 1, 1), -drift, drift, generator)
-    wandering = torch.bmm(hats.expand(clips * channels * persons, -1, -1), slow.flatten(0, 2)).view(shape)
+    with torch.autocast(device.type, enabled=False):
+        wandering = torch.bmm(hats.expand(clips * channels * persons, -1, -1), slow.flatten(0, 2)).view(shape)
     return fast.add_(wandering).add_(steady)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from skelcore.errors import InputError
 from skelcore.layouts import Layout
 from skelcore.views.augment import turn
+from skelcore.views.crop import extent
 from skelcore.views.sampling import gather
 
 
 def centre(keypoints: Tensor, scores: Tensor) -> Tensor:
     """Mean (N, C) of a clip's valid joints over persons and time; zeros for a clip without any."""
-    valid = (scores > 0).to(keypoints.dtype)
-    total = (keypoints * valid[..., None]).sum((1, 2, 3))
-    return total / valid.sum((1, 2, 3)).clamp(min=1)[:, None]
+    return _centre(_wide(keypoints), scores).to(keypoints.dtype)
 
 
 def body_scale(keypoints: Tensor, scores: Tensor) -> Tensor:
@@ -27,16 +24,17 @@ def body_scale(keypoints: Tensor, scores: Tensor) -> Tensor:
     and persons with at least two valid joints. It depends neither on the frame's size nor on how far the body moves;
     1 where there is nothing to measure.
     """
-    valid = (scores > 0).to(keypoints.dtype)
+    points = _wide(keypoints)
+    valid = (scores > 0).to(points.dtype)
     count = valid.sum(-1)
     at_least_one = count.clamp(min=1)
     # Relative to the clip's centre, so that the difference of squares below keeps its digits.
-    local = (keypoints - centre(keypoints, scores)[:, None, None, None]) * valid[..., None]
+    local = (points - _centre(points, scores)[:, None, None, None]) * valid[..., None]
     mean = local.sum(-2) / at_least_one[..., None]
     variance = local.square().sum((-2, -1)) / at_least_one - mean.square().sum(-1)
-    measurable = (count >= 2).to(keypoints.dtype)
+    measurable = (count >= 2).to(points.dtype)
     size = (variance.clamp(min=0).sqrt() * measurable).sum((1, 2)) / measurable.sum((1, 2)).clamp(min=1)
-    return torch.where(size > 0, size, torch.ones_like(size))
+    return torch.where(size > 0, size, torch.ones_like(size)).to(keypoints.dtype)
 
 
 def normalise(keypoints: Tensor, scores: Tensor) -> Tensor:
@@ -44,9 +42,10 @@ def normalise(keypoints: Tensor, scores: Tensor) -> Tensor:
 
     The result does not change when the clip is moved or scaled.
     """
-    scale = body_scale(keypoints, scores)[:, None, None, None, None]
-    moved = keypoints - centre(keypoints, scores)[:, None, None, None]
-    return moved / scale * (scores > 0)[..., None]
+    points = _wide(keypoints)
+    scale = body_scale(points, scores)[:, None, None, None, None]
+    moved = points - _centre(points, scores)[:, None, None, None]
+    return (moved / scale * (scores > 0)[..., None]).to(keypoints.dtype)
 
 
 def normalise_by_image(keypoints: Tensor, scores: Tensor, sizes: Tensor, threshold: float = 0.0) -> Tensor:
@@ -56,7 +55,7 @@ def normalise_by_image(keypoints: Tensor, scores: Tensor, sizes: Tensor, thresho
     become 0; the reference's is 0.01, and it keeps their scores.
     """
     # A size of 2 in the last place makes for very short loops: all joints of a frame are one row, then complex numbers.
-    keypoints = keypoints.to(torch.promote_types(keypoints.dtype, torch.float32))
+    keypoints = _wide(keypoints)
     half = (sizes.flip(1).to(keypoints.dtype) / 2).repeat(1, keypoints.shape[3])[:, None, None]
     moved = (keypoints.flatten(3) - half).div_(half).view_as(keypoints)
     return torch.view_as_real(torch.view_as_complex(moved).mul_(scores > threshold))
@@ -69,8 +68,7 @@ def normalise_by_box(keypoints: Tensor, scores: Tensor, threshold: float = 0.0, 
     pixels.
     """
     seen = (scores > threshold)[..., None]
-    low = keypoints.masked_fill(~seen, math.inf).amin((1, 2, 3), keepdim=True)
-    high = keypoints.masked_fill(~seen, -math.inf).amax((1, 2, 3), keepdim=True)
+    low, high = extent(keypoints, seen)
     large = (high - low > least).all(-1, keepdim=True)
     moved = (keypoints - (high + low) / 2) / (high - low) * 2
     return torch.where(large, moved, keypoints).masked_fill(~seen, 0)
@@ -102,6 +100,16 @@ def align_body(keypoints: Tensor, scores: Tensor, layout: Layout, lengths: Tenso
     across = (upright @ (body[:, right].double() - body[:, left].double())[..., None])[..., 0]
     total = _rotation(across, (1, 0, 0), here[:, right] & here[:, left]) @ upright
     return turn(keypoints, total.to(torch.promote_types(keypoints.dtype, torch.float32))), scores, lengths
+
+
+def _wide(keypoints: Tensor) -> Tensor:
+    """As float32 at least: a sum of pixels, or their square, exceeds what float16 can hold."""
+    return keypoints.to(torch.promote_types(keypoints.dtype, torch.float32))
+
+
+def _centre(points: Tensor, scores: Tensor) -> Tensor:
+    valid = (scores > 0).to(points.dtype)
+    return (points * valid[..., None]).sum((1, 2, 3)) / valid.sum((1, 2, 3)).clamp(min=1)[:, None]
 
 
 def _lead(keypoints: Tensor, scores: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,10 +10,7 @@ from torch import Generator, Tensor
 
 from skelcore.layouts import Layout
 from skelcore.views.draws import chance, uniform
-
-_HEAD = ("head", "nose", "eye", "ear", "mouth")
-_LIMBS = {"arm": ("elbow", "wrist", "hand", "thumb", "index", "middle", "ring", "pinky"),
-          "leg": ("knee", "ankle", "heel", "foot")}
+from skelcore.views.parts import OUTER, REGIONS, kind, side
 
 _STRETCH = 0.2, 1.0  # how long a limb is lost or an occluder stands there, as a fraction of the clip
 _TILT = math.radians(15)
@@ -94,14 +91,11 @@ def stretch(shape: tuple[int, ...], frames: int, shortest: float, longest: float
 
 
 def _part(joint: str) -> str | None:
-    side, _, name = joint.partition("_")
-    if side not in ("left", "right"):
-        side, name = "", joint
-    if name.startswith(_HEAD):
-        return "head"
-    for limb, names in _LIMBS.items():
-        if side and name.startswith(names):
-            return f"{side} {limb}"
+    region = REGIONS.get(kind(joint))
+    if region == "head":
+        return region
+    if region in OUTER and side(joint):
+        return f"{side(joint)} {region}"
     # Joints of a lone hand: finger_1 .. finger_4.
     finger, _, number = joint.partition("_")
     return finger if number.isdigit() else None

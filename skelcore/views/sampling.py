@@ -14,6 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from skelcore.errors import InputError
+from skelcore.views.draws import uniform
 
 Share = tuple[float, float]
 WHOLE: Share = (1.0, 1.0)
@@ -42,24 +43,24 @@ def uniform_train(lengths: Tensor, frames: int, generator: Generator, share: Sha
     al. 2021, uses 0.5 to 1). Lengths and generator are on one device. Raises InputError for fewer than one frame.
     """
     _check(lengths, frames)
-    device = lengths.device
 
     def integers(below: Tensor) -> Tensor:
-        return (torch.rand(below.shape, generator=generator, device=device) * below).long()
+        return (uniform(tuple(below.shape), 0, 1, generator) * below).long()
 
     offset = torch.zeros_like(lengths)
     if share != WHOLE:
-        ratio = torch.rand(len(lengths), generator=generator, device=device) * (share[1] - share[0]) + share[0]
+        ratio = uniform((len(lengths),), *share, generator)
         whole, lengths = lengths, (ratio * lengths).long().clamp(min=1)
         offset = integers(whole - lengths + 1)
     edges = bounds(lengths, frames)
     long = edges[:, :-1] + integers(edges.diff(dim=1))
     picked = torch.where((lengths < frames)[:, None], wrap(integers(lengths), lengths, frames), long)
     middle = (lengths >= frames) & (lengths < 2 * frames)
-    if not middle.any():  # spares the sort
+    places = uniform((len(lengths), frames + 1), 0, 1, generator)
+    if not middle.any():  # spares the sort, but not the draw: what follows must not depend on the lengths
         return picked + offset[:, None]
-    order = torch.rand(len(lengths), frames + 1, generator=generator, device=device).argsort(1)
-    first = torch.arange(frames + 1, device=device) < (lengths - frames)[:, None]
+    order = places.argsort(1)
+    first = torch.arange(frames + 1, device=lengths.device) < (lengths - frames)[:, None]
     skipped = torch.zeros_like(first).scatter(1, order, first)
     return torch.where(middle[:, None], skip(skipped), picked) + offset[:, None]
 

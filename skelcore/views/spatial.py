@@ -26,10 +26,11 @@ def mirrors(which: Tensor, channels: int) -> Tensor:
 
 
 def affine(points: Tensor, maps: Tensor, centre: Tensor) -> Tensor:
-    """Each clip (N, C, M, T, V) mapped by its matrix (N, C, C) about its ``centre`` (N, C)."""
+    """Each clip (N, C, M, T, V) mapped by its matrix (N, C, C) about its ``centre`` (N, C), in the clips' dtype."""
     maps = maps.to(points.dtype)
-    offset = centre[..., None] - maps @ centre[..., None]
-    return torch.baddbmm(offset, maps, points.flatten(2)).view_as(points)
+    with torch.autocast(points.device.type, enabled=False):
+        offset = centre[..., None] - maps @ centre[..., None]
+        return torch.baddbmm(offset, maps, points.flatten(2)).view_as(points)
 
 
 def flatten_axis(points: Tensor, centre: Tensor, which: Tensor, generator: Generator) -> Tensor:
@@ -57,17 +58,20 @@ def random_maps(clips: int, channels: int, rotation: float, scale: float, stretc
         logs[:, 0] += (1 - uniform((clips,), 0, squeeze, generator)).log()
     eye = torch.eye(channels, device=generator.device)
     slant = eye + uniform((clips, channels, channels), -shear, shear, generator) * (1 - eye)
-    return _rotations(clips, channels, math.radians(rotation), generator) @ slant @ torch.diag_embed(logs.exp())
+    limit, planes = math.radians(rotation), [(0, 1)] if channels == 2 else [(0, 1), (0, 2), (1, 2)]
+    angles = torch.stack([uniform((clips,), -limit, limit, generator) for _ in planes], 1)
+    with torch.autocast(slant.device.type, enabled=False):
+        return rotations(angles, planes, channels) @ slant @ torch.diag_embed(logs.exp())
 
 
-def _rotations(clips: int, channels: int, limit: float, generator: Generator) -> Tensor:
-    """Random rotations (N, C, C), one plane after the other, each by up to ``limit`` radians."""
-    planes = [(0, 1)] if channels == 2 else [(0, 1), (0, 2), (1, 2)]
-    total = torch.eye(channels, device=generator.device).expand(clips, -1, -1)
-    for one, other in planes:
-        angle = uniform((clips,), -limit, limit, generator)
-        turn = torch.eye(channels, device=generator.device).repeat(clips, 1, 1)
+def rotations(angles: Tensor, planes: list[tuple[int, int]], channels: int) -> Tensor:
+    """Rotations (N, C, C) by ``angles`` (N, P) in radians in P planes, one after the other, first axis to second."""
+    eye = torch.eye(channels, dtype=angles.dtype, device=angles.device)
+    total = eye.expand(len(angles), -1, -1)
+    for angle, (one, other) in zip(angles.unbind(1), planes, strict=True):
+        turn = eye.repeat(len(angles), 1, 1)
         turn[:, one, one] = turn[:, other, other] = angle.cos()
         turn[:, one, other], turn[:, other, one] = -angle.sin(), angle.sin()
-        total = turn @ total
+        with torch.autocast(angles.device.type, enabled=False):
+            total = turn @ total
     return total

@@ -14,6 +14,7 @@ from skelcore.layouts import Layout
 from skelcore.views import ViewConfig, Views, detector
 from skelcore.views.detector import BLAZEPOSE, DETECTORS, KNOTS, LOSS, MOVENET, Memory, corrupt
 from tests.paths import DATA, need
+from tests.skelcore.clips import seeded
 
 COCO = layouts.get("coco17")
 QUIET = {"crop_min": 1, "speed": 0, "mirror": 0, "affine": 0, "noise": 0, "joint_dropout": 0, "part_mask": 0,
@@ -32,11 +33,6 @@ ERROR_MEMORY = (0.879, 0.809, 0.750, 0.671, 0.631, 0.635, 0.652)  # BlazePose, l
 HARDNESS_MEMORY = {"blazepose": (0.894, 0.820, 0.755, 0.683, 0.656, 0.631, 0.635),
                    "movenet": (0.851, 0.799, 0.761, 0.696, 0.628, 0.529, 0.477)}
 LOST = {"blazepose": (0.034, 3.1), "movenet": (0.065, 3.8)}
-BURSTS = (0.046, 3.9)  # BlazePose
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def still(count, frames=45, layout=COCO, channels=2, persons=1, dtype=torch.float32):
@@ -92,24 +88,21 @@ class TestStatistics:
             found = bench.autocorrelation(bench.tamed(bench.deviations(clips)))
             np.testing.assert_allclose(found, ERROR_MEMORY, atol=0.06)
 
-    def test_lost_limbs_and_bursts(self, simulation):
+    def test_lost_limbs(self, simulation):
         name, clips = simulation
-        pairs = [(bench.lost(clips), LOST[name])]
-        if name == "blazepose":  # without truth the median, to which bursts are compared, holds movement too
-            pairs.append((bench.bursts(bench.deviations(clips)), BURSTS))
-        for found, expected in pairs:
-            assert found[0] == pytest.approx(expected[0], rel=0.35)
-            assert found[1] == pytest.approx(expected[1], rel=0.4) and found[1] > 1.8, "they last"
+        found, expected = bench.lost(clips), LOST[name]
+        assert found[0] == pytest.approx(expected[0], rel=0.35)
+        assert found[1] == pytest.approx(expected[1], rel=0.4) and found[1] > 1.8, "they last"
 
     def test_exchanges(self, simulation):
+        """Counted against the truth, or as sudden exchanges like those that MoveNet's constants come from."""
         name, clips = simulation
-        if name == "movenet":
-            pytest.skip("counted against the truth")
-        model = DETECTORS[name]
+        model, frames = DETECTORS[name], sum(len(clip.points) for clip in clips)
         for group in bench.GROUPS:
             rate, _ = bench.swapping(clips, group)
             expected = model.swaps[group][0] + (model.swaps["body"][0] if group != "body" else 0)
-            assert rate == pytest.approx(expected, rel=0.3), group
+            # Three standard errors of a count of events: 26 to 48 of MoveNet's, 98 to 139 of BlazePose's.
+            assert rate == pytest.approx(expected, rel=3 / math.sqrt(expected * frames)), group
 
     def test_scores_have_the_detectors_own_distribution(self, simulation):
         name, clips = simulation
@@ -123,15 +116,16 @@ class TestStatistics:
     def test_simulated_on_real_tracks(self):
         need(DATA / bench.WEB)
         clips = bench.web(DATA)[::3]
-        real, ours = bench.Aims.of(clips), bench.Aims.of(bench.simulated(clips, MOVENET))
+        model = bench.simulated(clips, MOVENET)
+        real, ours = bench.aims(clips), bench.aims(model)
         for part in bench.PARTS:
-            ratio = np.exp(ours.sizes[part] - real.sizes[part])[2:5]
+            ratio = np.exp(ours - real)[bench.AIM[f"size {part}"]][2:5]
             assert ratio.min() > 0.5 and ratio.max() < 1.5, part
-            assert ours.ranks[part] == pytest.approx(real.ranks[part], abs=0.12)
-        np.testing.assert_allclose(ours.error, real.error, atol=0.1)
-        np.testing.assert_allclose(ours.shared, real.shared, atol=0.1)
-        expected = bench.bursts(bench.deviations(clips))
-        assert bench.bursts(bench.deviations(bench.simulated(clips, MOVENET))) == pytest.approx(expected, rel=0.35)
+        for name, tolerance in (*((f"rank {part}", 0.12) for part in bench.PARTS), ("error", 0.1), ("shared", 0.1)):
+            np.testing.assert_allclose(ours[bench.AIM[name]], real[bench.AIM[name]], atol=tolerance, err_msg=name)
+        for group in bench.GROUPS:
+            # About ten exchanges in these clips; how long so few last says nothing.
+            assert bench.swapping(model, group)[0] == pytest.approx(bench.swapping(clips, group)[0], rel=0.6), group
 
     def test_constants_come_from_the_data(self):
         need(DATA / bench.WEB)
@@ -140,12 +134,13 @@ class TestStatistics:
         for part in bench.PARTS:
             scores = bench.of_part([clip.scores for clip in clips], part)
             np.testing.assert_allclose(np.quantile(scores, KNOTS), MOVENET.parts[part].scores, atol=2e-3)
-        measured = bench.Aims.of(clips)
+        vector = bench.aims(clips)
+        measured = {name: vector[where] for name, where in bench.AIM.items()}
         for part, (median, most, rank) in MEASURED["movenet"].items():
-            sizes = np.exp(measured.sizes[part])
+            sizes = np.exp(measured[f"size {part}"])
             assert (sizes[2], sizes[4]) == pytest.approx((median, most), abs=6e-4)
-            assert measured.ranks[part] == pytest.approx(rank, abs=6e-3)
-        np.testing.assert_allclose(measured.hardness, HARDNESS_MEMORY["movenet"], atol=1e-3)
+            assert measured[f"rank {part}"] == pytest.approx(rank, abs=6e-3)
+        np.testing.assert_allclose(measured["hardness"], HARDNESS_MEMORY["movenet"], atol=1e-3)
         assert bench.lost(clips) == pytest.approx(LOST["movenet"], rel=0.02)
         for group, (rate, length) in MOVENET.swaps.items():
             found = bench.swapping(clips, group)
@@ -230,7 +225,7 @@ class TestCorrupt:
         assert not seen[..., 15].any() and not ours[..., 15].any()
         assert torch.equal(ours[..., 16], points[..., 16]) and not torch.equal(ours[..., 14], points[..., 14])
 
-    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
     @pytest.mark.parametrize(("layout", "channels"), [("coco17", 2), ("ntu25", 3), ("hand21", 2)])
     def test_missing_joints_stay_missing(self, layout, channels, dtype):
         layout = layouts.get(layout)
@@ -252,6 +247,17 @@ class TestCorrupt:
         assert torch.equal(ours[~which], points[~which]) and torch.equal(seen[~which], scores[~which])
         assert (ours[which] != points[which]).float().mean() > 0.9
         assert (seen[which] != scores[which]).float().mean() > 0.9
+
+    def test_autocast_and_inference_mode_do_not_matter(self):
+        points, scores = still(4, 33)
+        detector._root.cache_clear()
+        with torch.inference_mode():
+            answer(points, scores, BLAZEPOSE)
+        assert not detector._root(33, BLAZEPOSE.error).is_inference()
+        expected = answer(points, scores, BLAZEPOSE)
+        with torch.autocast("cpu", torch.bfloat16):
+            ours = answer(points, scores, BLAZEPOSE)
+        assert torch.equal(ours[0], expected[0]) and torch.equal(ours[1], expected[1])
 
     def test_errors_grow_with_the_body(self):
         points, scores = still(8)
@@ -298,6 +304,17 @@ class TestViews:
         changed = (first[1] - scores).abs().flatten(1).amax(1) > 1e-3
         assert changed.float().mean() == pytest.approx(0.4, abs=0.07)
         torch.testing.assert_close(first[0][~changed], keypoints[~changed])
+
+    def test_its_frames_are_those_of_the_loaded_clip(self):
+        """A view of a quarter of the clip shows errors that change a quarter as fast."""
+        points, scores = still(200, 61)
+        smoothness = []
+        for share in (1, 0.25):
+            views = Views(ViewConfig(**{**QUIET, "detector": 1, "crop_min": share, "crop_max": share}))
+            ours, _ = views(points.movedim(1, -1), scores, COCO, seeded())
+            change = (ours.diff(dim=2).abs()).mean() / (ours - points.movedim(1, -1)).abs().mean()
+            smoothness.append(change.item())
+        assert smoothness[1] == pytest.approx(smoothness[0] / 4, rel=0.2)
 
     def test_strength_0_draws_nothing(self):
         keypoints, scores = self.clips()

@@ -1,6 +1,3 @@
-import json
-import random
-
 import numpy as np
 import pytest
 import torch
@@ -17,7 +14,6 @@ from tests.paths import DATA, PARITY, need
 COCO = layouts.get("coco17")
 STREAMS = ("joint", "bone", "joint_bone")
 EDGE = float(np.exp(-4.5))  # height of a Gaussian at 3 sigma, where it is cut
-CASES = ("hm_kp", "hm_limb", "hm_kp_double", "hm_limb_double", "hm_noscore", "hm_rgbpose")
 seeds = st.integers(0, 10**6)
 
 
@@ -35,86 +31,19 @@ def close(actual, expected, atol=1e-5):
 
 
 class TestParity:
-    """The reference's pipelines; what precedes the heatmaps is done here, in numpy, as the reference does it."""
-
-    @pytest.fixture(scope="class")
-    def fixture(self):
-        with np.load(need(PARITY / "pipeline.npz")) as file:
-            cases = json.loads(str(file["meta_json"]))
-            wanted = {f"{case}/imgs" for case in cases} | {name for name in file.files if name.startswith("in/p")}
-            return cases, {name: file[name] for name in file.files if name in wanted}
-
-    def prepared(self, fixture, case):
-        """Clip (1, M, T, V, 2) in pixels of the map, scores, side of the map."""
-        cases, arrays = fixture
-        meta = cases[case]
-        options = {step["type"]: step for step in meta["cfg"]}
-        numbers = np.random.RandomState(255 if meta["test_mode"] else meta["seed"])
-        points, scores = (arrays[f"in/{meta['src']}/{key}"] for key in ("keypoint", "keypoint_score"))
-        frames = sampled(points.shape[1], options["UniformSampleFrames"]["clip_len"], numbers)
-        points, side = compact(points[:, frames].astype(np.float32))
-        scores = scores[:, frames].astype(np.float32)
-        if "RandomResizedCrop" in options:
-            corner, extent = random_crop(64, numbers, random.Random(meta["seed"]))
-            # Whole-pixel corners turn the reference's float32 into float64.
-            points = (points * np.float32(64 / side) - corner) * (56 / extent).astype(np.float32)
-            side = 56
-            if numbers.rand() < options["Flip"]["flip_ratio"]:
-                points = points[:, :, COCO.mirror] * [-1, 1] + [side, 0]
-                scores = scores[:, :, COCO.mirror]
-        else:
-            points = points * np.float32(options["Resize"]["scale"][0] / side)
-            side = options["Resize"]["scale"][0]
-        scaling = options["GeneratePoseTarget"].get("scaling", 1)
-        points = torch.from_numpy(points)[None] * scaling
-        return points, torch.from_numpy(scores)[None], int(side * scaling + 0.5)
-
-    @pytest.mark.parametrize("case", [f"{name}/{clip}" for clip in ("p1", "p2") for name in CASES]
-                             + ["posec3d_train/p2"])
-    def test_equals_the_reference(self, fixture, case):
-        points, scores, side = self.prepared(fixture, case)
-        options = next(step for step in fixture[0][case]["cfg"] if step["type"] == "GeneratePoseTarget")
-        sigma, stream = options.get("sigma", 0.6), "bone" if "skeletons" in options else "joint"
-        if not options.get("use_score", True):
-            # The reference draws missing joints as well, at (0, 0); here weigh=False leaves them out.
-            unweighed = joints(points, scores, side, sigma, weigh=False)
-            close(unweighed, joints(points, (scores >= 1e-3).float(), side, sigma))
-            scores = torch.ones_like(scores)
-        if stream == "bone":
-            assert tuple(map(tuple, options["skeletons"])) == COCO.limbs
-            maps = limbs(points, scores, COCO.limbs, side, sigma)
-        else:
-            maps = joints(points, scores, side, sigma)
-        if options.get("double"):
-            maps = torch.cat([maps, mirror(maps, COCO, stream)])
-        expected = fixture[1][f"{case}/imgs"]
-        assert maps.shape == expected.shape
-        assert (expected > 0).mean() > 1e-3
-        close(maps, expected)
+    """All else of the reference's pipelines is in test_views_reference."""
 
     @pytest.mark.parametrize("clip", ["p1", "p2"])
-    def test_fit_is_the_reference_s_crop_but_for_whole_pixels(self, fixture, clip):
-        keypoints, scores = (fixture[1][f"in/{clip}/{key}"][None].astype(np.float32)
-                             for key in ("keypoint", "keypoint_score"))
+    def test_fit_is_the_reference_s_crop_but_for_whole_pixels(self, clip):
+        with np.load(need(PARITY / "pipeline.npz")) as file:
+            keypoints, scores = (file[f"in/{clip}/{key}"][None].astype(np.float32)
+                                 for key in ("keypoint", "keypoint_score"))
         expected, side = compact(keypoints[0])
         points = fit(torch.from_numpy(keypoints), torch.from_numpy(scores), 56)
         seen = scores[0] > 0
         off = np.abs(points[0].numpy() - expected * (56 / side))[seen]
         assert off.max() <= 1.5 * 56 / side  # corner and side of the square each lose less than a pixel of the video
         assert points[0].numpy()[~seen].max() == 0
-
-
-def sampled(total, length, numbers):
-    """Frames that UniformSampleFrames takes in training and, for one clip, in testing."""
-    numbers.rand()
-    numbers.randint(1)
-    assert total >= length
-    if total < 2 * length:
-        skip = np.zeros(length + 1, int)
-        skip[numbers.choice(length + 1, total - length, replace=False)] = 1
-        return np.arange(length) + np.cumsum(skip)[:-1]
-    bounds = np.array([i * total // length for i in range(length + 1)])
-    return bounds[:-1] + numbers.randint(np.diff(bounds))
 
 
 def compact(points):
@@ -125,16 +54,6 @@ def compact(points):
     low, high = (middle - half).astype(int), (middle + half).astype(int)
     assert (high - low)[0] == (high - low)[1]
     return np.where(points != 0, points - low, 0).astype(np.float32), (high - low)[0]
-
-
-def random_crop(side, numbers, integers):
-    """RandomResizedCrop: left and top, width and height."""
-    aspect = np.exp(numbers.uniform(np.log(3 / 4), np.log(4 / 3), 10))
-    area = numbers.uniform(0.56, 1, 10) * side**2
-    sizes = np.round(np.sqrt([area * aspect, area / aspect])).astype(int).T
-    width, height = next(size for size in sizes if (size <= side).all())
-    corner = integers.randint(0, side - width), integers.randint(0, side - height)
-    return np.array(corner), np.array([width, height])
 
 
 class TestMaps:
@@ -283,6 +202,15 @@ class TestFit:
         maps = render(keypoints, scores, COCO)
         assert maps[0].max() == 0 and maps[1].max() == 0.5 == maps[1, 4, 2, 28, 28]
         close(maps[2:], render(keypoints[2:], scores[2:], COCO))
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_short_floats_are_fitted_in_float32(self, dtype):
+        keypoints, scores = scene(size=1500)
+        keypoints = keypoints.to(dtype)
+        points = fit(keypoints, scores.to(dtype), 56)
+        assert points.dtype == torch.float32 and torch.equal(points, fit(keypoints.float(), scores, 56))
+        certain = scores.to(dtype).float()
+        assert torch.equal(render(keypoints, scores.to(dtype), COCO), render(keypoints.float(), certain, COCO))
 
     def test_nan_is_refused(self):
         keypoints, scores = scene()

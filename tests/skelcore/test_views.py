@@ -25,24 +25,13 @@ from skelcore.views import (
     temporal,
 )
 from tests.paths import PARITY, need
+from tests.skelcore.clips import clips, seeded
 
 COCO = layouts.get("coco17")
 OFF = {"crop_min": 1, "speed": 0, "mirror": 0, "affine": 0, "noise": 0, "joint_dropout": 0, "part_mask": 0,
        "frame_dropout": 0}
 EVERYTHING = {"smoothing": 0.5, "axis_mask": 0.5, "limb_loss": 0.2, "occluder": 0.5, "detector": 0.7,
               "detector_floor": 0.2}
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def clips(count=6, persons=2, frames=16, layout=COCO, channels=2, missing=0.2, seed=0):
-    numbers = np.random.default_rng(seed)
-    scores = numbers.uniform(0.1, 1, (count, persons, frames, len(layout)))
-    scores[numbers.random(scores.shape) < missing] = 0
-    keypoints = numbers.normal(300, 80, (*scores.shape, channels)) * (scores > 0)[..., None]
-    return torch.from_numpy(keypoints).float(), torch.from_numpy(scores).float()
 
 
 def planes(keypoints):
@@ -89,6 +78,17 @@ class TestNormalise:
         walk = torch.linspace(0, 5000, 16)[:, None, None]
         walking = body_scale(keypoints + walk, scores)
         torch.testing.assert_close(walking, body_scale(keypoints, scores), rtol=1e-2, atol=0)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_short_floats_do_not_overflow(self, dtype):
+        """1,000 pixels squared, and the sum of a clip's pixels, exceed 65,504."""
+        keypoints, scores = clips(missing=0.1)
+        keypoints = (keypoints * 4).to(dtype)
+        for measure in (centre, body_scale, normalise):
+            expected = measure(keypoints.float(), scores)
+            ours = measure(keypoints, scores.to(dtype))
+            assert ours.dtype == dtype
+            torch.testing.assert_close(ours, expected.to(dtype))
 
     def test_nothing_or_one_joint_to_measure(self):
         keypoints, scores = torch.zeros(2, 1, 3, 17, 2), torch.zeros(2, 1, 3, 17)
@@ -222,7 +222,15 @@ class TestSmoothing:
         inner = (slice(None), slice(None), slice(6, -6))
         assert (ours - path)[inner].std() < 0.45 * (noisy - path)[inner].std()
 
-    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+    def test_short_floats_and_autocast_do_not_round_the_sums(self):
+        keypoints, scores = clips(3, frames=60, missing=0.3)
+        points, width = planes(keypoints).half(), torch.tensor([0.0, 2.0, 9.0])
+        expected = smoothing.smooth(points.float(), scores, width)
+        torch.testing.assert_close(smoothing.smooth(points, scores.half(), width), expected.half())
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(smoothing.smooth(points.float(), scores, width), expected)
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
     def test_in_views(self, dtype):
         keypoints, scores = clips(200)
         views = Views(ViewConfig(**{**OFF, "smoothing": 0.5, "smoothing_width": 4}))
@@ -300,6 +308,16 @@ class TestSpatial:
         assert (torch.linalg.det(maps) > 0.99).all()
         angles = torch.atan2(maps[:, 1, 0], maps[:, 0, 0])
         assert angles.min() < -2 and angles.max() > 2 and angles.abs().mean() > 1
+
+    def test_are_exact_under_autocast(self):
+        keypoints, scores = clips(channels=3)
+        maps, middle = spatial.random_maps(6, 3, 40, 0.2, 0.2, 0.5, 0.3, seeded()), centre(keypoints, scores)
+        mapped, moved = spatial.affine(planes(keypoints), maps, middle), noise.displacement(
+            torch.Size([3, 2, 1, 9, 17]), 0, 1, 0, seeded())
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(spatial.random_maps(6, 3, 40, 0.2, 0.2, 0.5, 0.3, seeded()), maps)
+            assert torch.equal(spatial.affine(planes(keypoints), maps, middle), mapped)
+            assert torch.equal(noise.displacement(torch.Size([3, 2, 1, 9, 17]), 0, 1, 0, seeded()), moved)
 
     def test_limits_of_the_maps(self):
         maps = spatial.random_maps(500, 2, 0, 0.1, 0.05, 0.3, 0.2, seeded())
@@ -457,13 +475,41 @@ class TestViews:
         assert torch.equal(one[0][rest], other[0][rest]) and torch.equal(one[1][rest], other[1][rest])
         assert not torch.equal(one[0][3], other[0][3])
 
-    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
     def test_everything_at_once_in_other_precisions_and_lengths(self, dtype):
         for frames in (1, 7):
-            keypoints, scores = clips(frames=frames)
-            ours, seen = Views(ViewConfig(**EVERYTHING))(keypoints.to(dtype), scores.to(dtype), COCO, seeded())
+            keypoints, scores = (x.to(dtype) for x in clips(frames=frames))
+            ours, seen = Views(ViewConfig(**EVERYTHING))(keypoints, scores, COCO, seeded())
             assert ours.dtype == seen.dtype == dtype and ours.shape == keypoints.shape
             assert torch.isfinite(ours).all() and not ours[seen == 0].any()
+            # Whatever the dtype of the input, the view is computed in float32 at least and rounded once.
+            expected, certain = Views(ViewConfig(**EVERYTHING))(keypoints.float(), scores.float(), COCO, seeded())
+            torch.testing.assert_close(ours, expected.to(dtype), rtol=1e-4, atol=1e-2)
+            torch.testing.assert_close(seen, certain.to(dtype), rtol=1e-4, atol=1e-4)
+
+    def test_what_stands_at_a_missing_joint_does_not_matter(self):
+        keypoints, scores = clips()
+        keypoints, scores = keypoints.double(), scores.double()
+        expected = Views(ViewConfig(**EVERYTHING))(keypoints, scores, COCO, seeded())
+        for anything in (torch.nan, torch.inf, 1e6):
+            filled = keypoints.masked_fill((scores == 0)[..., None], anything)
+            ours = Views(ViewConfig(**EVERYTHING))(filled, scores, COCO, seeded())
+            assert torch.equal(ours[0], expected[0]) and torch.equal(ours[1], expected[1])
+        uncertain = scores.masked_fill(scores == 0, torch.nan)
+        ours = Views(ViewConfig(**EVERYTHING))(keypoints, uncertain, COCO, seeded())
+        assert torch.equal(ours[0], expected[0]) and torch.equal(ours[1], expected[1])
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+    def test_everything_on_a_gpu(self):
+        keypoints, scores = (x.cuda() for x in clips(64))
+        views = Views(ViewConfig(reverse=0.5, **EVERYTHING))
+        ours, seen = views(keypoints, scores, COCO, seeded(1, "cuda"))
+        again = views(keypoints, scores, COCO, seeded(1, "cuda"))
+        assert ours.is_cuda and torch.equal(ours, again[0]) and torch.equal(seen, again[1])
+        assert torch.isfinite(ours).all() and not ours[seen == 0].any() and not torch.equal(ours, keypoints)
+        still, certain = Views(ViewConfig(**OFF))(keypoints, scores, COCO, seeded(1, "cuda"))
+        torch.testing.assert_close(still, keypoints, rtol=1e-5, atol=1e-3)
+        torch.testing.assert_close(certain, scores, rtol=1e-5, atol=1e-5)
 
     def test_every_clip_has_its_own_draw(self):
         keypoints, scores = clips(1, missing=0)
@@ -491,7 +537,9 @@ class TestViews:
     def test_errors(self):
         keypoints, scores = clips()
         fewer = keypoints[:, :, :, :13], scores[..., :13]
-        for wrong in ((keypoints[:, 0], scores), (keypoints, scores[..., :3]), fewer):
+        empty = [(x[0], x[1]) for x in ([each.narrow(axis, 0, 0) for each in (keypoints, scores)] for axis in range(3))]
+        line = keypoints[..., :1], scores
+        for wrong in ((keypoints[:, 0], scores), (keypoints, scores[..., :3]), fewer, line, *empty):
             with pytest.raises(InputError, match="coco17"):
                 Views(ViewConfig())(*wrong, COCO, seeded())
         for key, value in (("smoothing_width", 0), ("detector", 2), ("occluder", -1)):

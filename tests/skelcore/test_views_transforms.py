@@ -13,22 +13,16 @@ from skelcore.errors import InputError
 from skelcore.views import augment, crop, reference, sampling
 from skelcore.views.features import features
 from skelcore.views.normalise import align_body, normalise_by_box, normalise_by_image
+from tests.skelcore.clips import clips as random_clips
+from tests.skelcore.clips import seeded
 from tests.skelcore.test_views_reference import global_states
 
 COCO, NTU = layouts.get("coco17"), layouts.get("ntu25")
 few = settings(max_examples=40, deadline=None)
 
 
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def clips(count=4, persons=2, frames=12, layout=COCO, channels=2, missing=0.2, seed=0):
-    numbers = np.random.default_rng(seed)
-    scores = numbers.uniform(0.1, 1, (count, persons, frames, len(layout)))
-    scores[numbers.random(scores.shape) < missing] = 0
-    keypoints = numbers.normal(300, 80, (*scores.shape, channels)) * (scores > 0)[..., None]
-    return torch.from_numpy(keypoints).float(), torch.from_numpy(scores).float()
+def clips(count=4, persons=2, frames=12, *more, **options):
+    return random_clips(count, persons, frames, *more, **options)
 
 
 def body(count=3, persons=2, frames=10, seed=0):
@@ -100,6 +94,12 @@ class TestSampling:
         one, two = (sampling.uniform_train(lengths, 20, seeded(3)) for _ in range(2))
         assert torch.equal(one, two) and global_states() == states
         assert not torch.equal(one, sampling.uniform_train(lengths, 20, seeded(4)))
+
+    def test_the_number_of_draws_depends_on_the_shape_alone(self):
+        generators = [seeded(), seeded()]
+        for lengths, generator in zip(([5, 200], [30, 31]), generators, strict=True):
+            sampling.uniform_train(torch.tensor(lengths), 20, generator)
+        assert torch.equal(generators[0].get_state(), generators[1].get_state())
 
     def test_gather_equals_indexing(self):
         keypoints, _ = clips()
@@ -392,6 +392,17 @@ class TestAugment:
         assert abs(float(share.square().mean().sqrt()) - 0.01) < 2e-4
         assert not moved[0].any() and not moved[1, 0, 0, 0].any() and moved.isfinite().all()
 
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_noise_in_short_floats(self, dtype):
+        keypoints, scores = clips()
+        keypoints, amount = (keypoints * 4).to(dtype), torch.full_like(scores, 0.01)
+        direction = torch.randn(keypoints.shape, generator=seeded())
+        expected = augment.jitter(keypoints.float(), scores, amount, direction)
+        assert torch.equal(augment.jitter(keypoints, scores, amount, direction), expected)
+        ours = augment.jitter(keypoints, scores, amount.to(dtype), direction.to(dtype))
+        assert ours.dtype == dtype and ours.isfinite().all()
+        torch.testing.assert_close(ours.float(), expected, rtol=0.01, atol=0.5)
+
     def test_determined_by_the_generator_alone(self):
         keypoints, scores = clips()
         states = global_states()
@@ -408,24 +419,33 @@ class TestAugment:
 
 
 class TestBatches:
-    def test_crops_equal_those_of_single_clips(self):
-        keypoints, scores = clips(5)
+    @pytest.fixture
+    def batch(self):
+        """Clips, scores, sizes and whether to flip them."""
         sizes = torch.tensor([[480, 640], [300, 200], [64, 64], [1000, 900], [500, 500]])
-        which = torch.tensor([True, False, True, True, False])
+        return *clips(5), sizes, torch.tensor([True, False, True, True, False])
 
-        def chain(rows):
-            points, seen, size = keypoints[rows], scores[rows], sizes[rows]
-            box = crop.compact_box(crop.subject_box(points, seen), size, ratio=1.0)
-            points, size = crop.crop(points, seen, box)
-            points, size = crop.resize(points, size, crop.short_side(size, 64))
-            points, seen = crop.flip(points, seen, size[:, 1], COCO, which[rows])
-            normal = normalise_by_box(points, seen), normalise_by_image(points, seen, size)
-            return points, seen, size, box, *normal
+    def chain(self, points, seen, size, which):
+        box = crop.compact_box(crop.subject_box(points, seen), size, ratio=1.0)
+        points, size = crop.crop(points, seen, box)
+        points, size = crop.resize(points, size, crop.short_side(size, 64))
+        points, seen = crop.flip(points, seen, size[:, 1], COCO, which)
+        return points, seen, size, box, normalise_by_box(points, seen), normalise_by_image(points, seen, size)
 
-        batch = chain(slice(None))
+    def test_crops_equal_those_of_single_clips(self, batch):
+        together = self.chain(*batch)
         for clip in range(5):
-            for one, many in zip(chain(slice(clip, clip + 1)), batch, strict=True):
+            alone = self.chain(*(x[clip : clip + 1] for x in batch))
+            for one, many in zip(alone, together, strict=True):
                 torch.testing.assert_close(one[0], many[clip], rtol=1e-6, atol=1e-5)
+
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+    def test_crops_on_a_gpu(self, batch):
+        for ours, expected in zip(self.chain(*(x.cuda() for x in batch)), self.chain(*batch), strict=True):
+            torch.testing.assert_close(ours.cpu(), expected, rtol=1e-5, atol=1e-4)
+        sizes = batch[2].cuda()
+        box = crop.random_box(sizes, seeded(0, "cuda"))
+        assert (box[:, :2] >= 0).all() and (box[:, 2:] <= sizes.flip(1)).all()
 
 
 class TestKinetics:
