@@ -12,13 +12,16 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+CACHED = 2**18  # numbers of a piece of a map that stays in the cache between two passes
+
 
 class Norm(nn.BatchNorm2d):
     """Batch norm of the concatenation of ``parts`` (1, C_i, A, B), each channel plus ``offset`` (C,).
 
     ``offset`` is the bias of the convolution before; in training it moves the running mean and no activation. torch's
     kernel counts the statistics of a contiguous map number by number, which takes three times as long as the passes
-    here.
+    here; its other kernels, for the rest of the forward pass and for the backward pass, take one pass or two and are
+    used.
     """
 
     running_mean: Tensor
@@ -61,33 +64,45 @@ class _Standardise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, offset: Tensor, weight: Tensor, bias: Tensor, eps: float,
                 *parts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        ctx.shapes, widths = [part.shape for part in parts], [part.shape[1] for part in parts]
+        ctx.eps, widths = eps, [part.shape[1] for part in parts]
         y = weight.new_empty(1, len(weight), *parts[0].shape[2:])
-        centred, mean = torch.empty_like(y).flatten(2)[0], torch.empty_like(weight[:, None])
-        for part, middle, rows in zip(parts, mean.split(widths), centred.split(widths), strict=True):
-            torch.mean(part.flatten(2)[0], 1, keepdim=True, out=middle)
-            torch.sub(part.flatten(2)[0], middle, out=rows)
-        variance = torch.linalg.vector_norm(centred, dim=1, keepdim=True).square_().div_(centred.shape[1])
-        inverse = torch.rsqrt(variance + eps)
-        ctx.save_for_backward(centred, inverse, weight)
-        torch.mul(centred, inverse * weight[:, None], out=y.flatten(2)[0]).add_(bias[:, None])
-        mean, variance = mean[:, 0] + offset, variance[:, 0]
+        mean, variance = torch.empty_like(weight), torch.empty_like(weight)
+        unused = weight.new_empty(0), weight.new_empty(0)
+        for part, middle, spread, scale, shift, rows in zip(
+                parts, *(whole.split(widths) for whole in (mean, variance, weight, bias)), y.split(widths, 1),
+                strict=True):
+            _statistics(part.flatten(2)[0], middle, spread)
+            torch.ops.aten.native_batch_norm.out(part, scale, shift, middle, spread, False, 0.0, eps, out=rows,
+                                                 save_mean=unused[0], save_invstd=unused[1])
+        ctx.save_for_backward(weight, mean, torch.rsqrt(variance + eps), *parts)
+        mean = mean + offset
         ctx.mark_non_differentiable(mean, variance)
         return y, mean, variance
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        centred, inverse, weight = ctx.saved_tensors
-        dy = dy.reshape(centred.shape)
-        product = dy * centred
-        along, total = product.sum(1, keepdim=True), dy.sum(1, keepdim=True)
-        dx = torch.mul(centred, along * inverse.square() / -dy.shape[1], out=product).add_(dy)
-        dx = dx.sub_(total / dy.shape[1]).mul_(inverse * weight[:, None])
-        parts = dx.split([shape[1] for shape in ctx.shapes])
+        weight, mean, inverse, *parts = ctx.saved_tensors
+        widths = [part.shape[1] for part in parts]
+        each = [torch.ops.aten.native_batch_norm_backward(rows, part, scale, None, None, middle, narrow, True, ctx.eps,
+                                                          [True] * 3)
+                for part, rows, scale, middle, narrow in zip(
+                    parts, dy.contiguous().split(widths, 1), weight.split(widths), mean.split(widths),
+                    inverse.split(widths), strict=True)]
+        dx, dweight, dbias = zip(*each, strict=True)
         # Nothing downstream depends on the offset: the mean takes it away again.
-        return (torch.zeros_like(weight), (along * inverse)[:, 0], total[:, 0], None,
-                *(part.view(shape) for part, shape in zip(parts, ctx.shapes, strict=True)))
+        return torch.zeros_like(weight), torch.cat(dweight), torch.cat(dbias), None, *dx
+
+
+def _statistics(x: Tensor, mean: Tensor, variance: Tensor) -> None:
+    """Write mean and variance of each row; some rows at a time, so that the differences stay in the cache."""
+    count = max(1, CACHED // x.shape[1])
+    torch.mean(x, 1, out=mean)
+    centred = x.new_empty(min(count, len(x)), x.shape[1])
+    for rows, middle, spread in zip(x.split(count), mean.split(count), variance.split(count), strict=True):
+        torch.sub(rows, middle[:, None], out=centred[: len(rows)])
+        torch.linalg.vector_norm(centred[: len(rows)], dim=1, out=spread)
+    variance.square_().div_(x.shape[1])
 
 
 def largest(x: Tensor, stride: int, dim: int) -> Tensor:

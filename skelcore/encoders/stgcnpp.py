@@ -4,21 +4,26 @@ Ten blocks, each a graph convolution over three learned adjacency matrices A_k,
 ``y = relu(BN(sum_k W_k x A_k) + down(x))``, then a multi-branch temporal convolution (dilations 1 to 4, max pool,
 pointwise), each with a residual connection. Outputs equal the reference's; the arithmetic is arranged for speed:
 
-* Activations are (1, C, T, P V) for P persons in all: with the batch inside the width, channel slices and temporal
-  shifts are contiguous, and each pointwise convolution is one large matrix product.
-* The graph product comes before the pointwise convolution, whose sum over k then happens inside the product.
+* Activations are (1, C, V P, T) for P persons in all: with the batch inside, channel slices are contiguous, and each
+  pointwise convolution is one large matrix product.
+* The graph product comes before the pointwise convolution, whose sum over k then happens inside the product. With
+  joints outside persons and frames, it multiplies (K V, V) by (V, P T) for each channel, in half the time that
+  (C T P, V) by (V, V) takes, and needs no transposition before or after.
 * The six pointwise convolutions that open the temporal branches are one.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from skelcore.encoders.graph import spatial_subsets
 from skelcore.encoders.joints import JointEncoder
-from skelcore.encoders.layers import DataNorm, Pointwise, Projection, schedule, to_maps, to_wide
+from skelcore.encoders.layers import DataNorm, Pointwise, Projection, schedule
 from skelcore.encoders.norm import Norm, largest
 from skelcore.layouts import Layout
 
@@ -27,7 +32,7 @@ BRANCHES = len(DILATIONS) + 2  # and max pool, pointwise
 
 
 class GraphConv(nn.Module):
-    """relu(BN(sum_k W_k x A_k) + down(x)) on (1, C, T, P V)."""
+    """relu(BN(sum_k W_k x A_k) + down(x)) on (1, C, V P, T)."""
 
     def __init__(self, inputs: int, outputs: int, adjacency: Tensor) -> None:
         super().__init__()
@@ -38,30 +43,86 @@ class GraphConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         subsets, joints, _ = self.adjacency.shape
-        channels, frames = x.shape[1:3]
-        spread = x.reshape(1, -1, joints).expand(subsets, -1, -1) @ self.adjacency
-        weight = self.conv.weight.view(subsets, -1, channels).transpose(0, 1).reshape(-1, subsets * channels)
+        channels = x.shape[1]
+        weight = self.conv.weight.view(subsets, -1, channels).permute(1, 2, 0).flatten(1)
         # W_k (x A_k) lacks the bias that (W_k x + b_k) A_k has: b_k times the column sums of A_k.
         bias = torch.einsum("kc,kuw->cw", self.conv.bias.view(subsets, -1), self.adjacency)
         if not self.bn.training:
             weight, bias = self.bn.fold(weight, bias)
-        y = (weight @ spread.view(subsets * channels, -1)).view(len(weight), frames, -1, joints)
-        y = (y + bias[:, None, None].to(y.dtype)).view(1, len(weight), frames, -1)
+        spread = self.adjacency.transpose(1, 2).flatten(0, 1)
+        plain = torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type)
+        if x.is_cpu and torch.is_grad_enabled() and not plain:
+            y: Tensor = _Product.apply(x.contiguous(), spread, weight, bias)
+        else:
+            y = (weight @ _spread(x, spread).view(weight.shape[1], -1)).view(len(weight), joints, -1)
+            y = (y + bias[..., None].to(y.dtype)).view(1, len(weight), *x.shape[2:])
         y = self.bn(y) if self.bn.training else y
         return F.relu_(y.add_(self.down(x)))
 
 
-class TemporalConv(nn.Module):
-    """Six branches over time, concatenated, and one pointwise convolution over them, on (1, C, T, P V)."""
+class _Product(torch.autograd.Function):
+    """sum_k W_k x A_k of x (1, C, V P, T) plus a bias (C', V), with A (K V, V) and W (C', C K).
 
-    def __init__(self, channels: int, stride: int) -> None:
+    x A_k is K times as large as x. Making it again in backward takes less time than fresh memory for it, kept by every
+    block, and its gradient then overwrites it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, spread: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, spread, weight)
+        y = x.new_empty(1, len(weight), *x.shape[2:])
+        torch.mm(weight, _spread(x, spread).view(weight.shape[1], -1), out=y.view(len(weight), -1))
+        y.view(len(weight), spread.shape[1], -1).add_(bias[..., None])
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, ...]:
+        x, spread, weight = ctx.saved_tensors
+        maps, dy = x.view(x.shape[1], spread.shape[1], -1), dy.reshape(len(weight), -1)
+        each = _spread(x, spread)
+        flat = each.view(weight.shape[1], -1)
+        dweight = dy @ flat.t()
+        torch.mm(weight.t(), dy, out=flat)
+        dspread = torch.bmm(each, maps.transpose(1, 2)).sum(0)
+        dx = torch.bmm(spread.t().expand(len(maps), -1, -1), each).view_as(x)
+        return dx, dspread, dweight, dy.view(len(weight), spread.shape[1], -1).sum(2)
+
+
+def _spread(x: Tensor, spread: Tensor) -> Tensor:
+    """x A_k (C, K V, P T) of x (1, C, V P, T)."""
+    maps = x.reshape(x.shape[1], spread.shape[1], -1)
+    return torch.bmm(spread.expand(len(maps), -1, -1), maps)
+
+
+class Dilated(nn.Conv2d):
+    """A convolution over three frames, which lie along ``dim`` (2 or 3); the kernel is 3 x 1 in either case."""
+
+    def __init__(self, width: int, stride: int, dilation: int, dim: int) -> None:
+        super().__init__(width, width, (3, 1), (stride, 1), (dilation, 0), (dilation, 1))
+        self.dim = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.dim == 2:
+            return super().forward(x)
+        return F.conv2d(x, self.weight.transpose(2, 3), self.bias, (1, self.stride[0]), (0, self.dilation[0]),
+                        (1, self.dilation[0]))
+
+
+class TemporalConv(nn.Module):
+    """Six branches over time, concatenated, and one pointwise convolution over them, of (1, C, A, B).
+
+    Frames lie along ``dim``: 2, or 3.
+    """
+
+    def __init__(self, channels: int, stride: int, dim: int = 2) -> None:
         super().__init__()
         narrow = channels // BRANCHES
         self.widths = [channels - narrow * (BRANCHES - 1)] + [narrow] * (BRANCHES - 1)
-        self.stride = stride
+        self.stride, self.dim = stride, dim
         self.reduce = Pointwise(channels, channels)
         self.reduce_bn = Norm(channels - narrow)
-        self.dilated = nn.ModuleList(nn.Conv2d(width, width, (3, 1), (stride, 1), (dilation, 0), (dilation, 1))
+        self.dilated = nn.ModuleList(Dilated(width, stride, dilation, dim)
                                      for width, dilation in zip(self.widths, DILATIONS, strict=False))
         self.fuse_bn = Norm(channels)
         self.fuse = Pointwise(channels, channels)
@@ -71,23 +132,24 @@ class TemporalConv(nn.Module):
         rows = sum(self.widths[:-1])
         *dilated, pooled = F.relu_(self.reduce(x, self.reduce_bn, slice(rows))).split(self.widths[:-1], 1)
         branches = (conv(part) for conv, part in zip(self.dilated, dilated, strict=True))
-        y = self.fuse_bn(*branches, largest(pooled, self.stride, 2),
-                         self.reduce(x[:, :, :: self.stride], rows=slice(rows, None)))
+        kept = x[:, :, :: self.stride] if self.dim == 2 else x[..., :: self.stride]
+        y = self.fuse_bn(*branches, largest(pooled, self.stride, self.dim), self.reduce(kept, rows=slice(rows, None)))
         return self.fuse(F.relu_(y), self.bn)
 
 
 class Block(nn.Module):
-    """Graph, then time, with a residual connection: (1, C, T, P V) -> (1, C', T / stride, P V)."""
+    """Graph, then time, with a residual connection: (1, C, V P, T) -> (1, C', V P, T / stride)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, adjacency: Tensor, residual: bool) -> None:
         super().__init__()
-        self.graph, self.time = GraphConv(inputs, outputs, adjacency), TemporalConv(outputs, stride)
+        self.graph, self.time = GraphConv(inputs, outputs, adjacency), TemporalConv(outputs, stride, dim=3)
+        self.stride = stride
         same = inputs == outputs and stride == 1
-        self.residual = None if not residual else nn.Identity() if same else Projection(inputs, outputs, stride)
+        self.residual = None if not residual else nn.Identity() if same else Projection(inputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.time(self.graph(x))
-        return F.relu_(y if self.residual is None else y.add_(self.residual(x)))
+        return F.relu_(y if self.residual is None else y.add_(self.residual(x[..., :: self.stride])))
 
 
 class STGCNpp(JointEncoder):
@@ -104,7 +166,8 @@ class STGCNpp(JointEncoder):
                                       for i, sizes in enumerate(schedule(in_channels, width))))
 
     def maps(self, x: Tensor, slot: Tensor) -> Tensor:
-        return to_maps(self.blocks(to_wide(self.data_bn(x, slot))), len(self.layout))
+        y = self.blocks(self.data_bn(x, slot).permute(3, 2, 0, 1).flatten(1, 2)[None])
+        return y[0].unflatten(1, (len(self.layout), -1)).permute(2, 0, 3, 1)
 
     def pyskl_keys(self) -> dict[str, list[str]]:
         return {key: pyskl_parts(key) for key in self.state_dict()}
