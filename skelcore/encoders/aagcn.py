@@ -21,8 +21,8 @@ from torch.nn import functional as F
 from skelcore.encoders.encoder import NEAR_ZERO
 from skelcore.encoders.graph import spatial_subsets
 from skelcore.encoders.joints import JointEncoder
-from skelcore.encoders.layers import DataNorm, Pointwise, Projection, kaiming, schedule
-from skelcore.encoders.stgcn import Block, pyskl_key
+from skelcore.encoders.layers import Block, DataNorm, Pointwise, Projection, kaiming, schedule, temporal
+from skelcore.encoders.stgcn import pyskl_key
 from skelcore.layouts import Layout
 
 SUBSETS = 3
@@ -103,7 +103,8 @@ class AAGCN(JointEncoder):
         adjacency = torch.from_numpy(spatial_subsets(layout))
         self.register_buffer("adjacency", adjacency)  # unused, but the reference's checkpoints hold it
         self.blocks = nn.Sequential(*(
-            Block(GraphConv(inputs, outputs, adjacency), inputs, outputs, stride, residual=i > 0)
+            Block(GraphConv(inputs, outputs, adjacency), temporal(outputs, stride), inputs, outputs, stride,
+                  residual=i > 0)
             for i, (inputs, outputs, stride) in enumerate(schedule(in_channels, width))))
 
     def maps(self, x: Tensor, slot: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from skelcore.encoders.encoder import NEAR_ZERO
 from skelcore.encoders.joints import JointEncoder
-from skelcore.encoders.layers import DataNorm, Pointwise, Projection, schedule, to_maps, to_wide
+from skelcore.encoders.layers import Block, DataNorm, Pointwise, Projection, schedule, to_maps, to_wide
 from skelcore.encoders.norm import Norm
 from skelcore.encoders.stgcnpp import TemporalConv, pyskl_parts
 from skelcore.layouts import Layout
@@ -93,21 +93,6 @@ class JointTemporalConv(TemporalConv):
         self.reduce, self.fuse_bn = WithMean(channels, joints), TakeUp(channels, joints)
 
 
-class Block(nn.Module):
-    """Graph, then time, with a residual connection: (1, C, T, P V) -> (1, C', T / stride, P V)."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int, joints: int, residual: bool) -> None:
-        super().__init__()
-        self.graph = DynamicGraphConv(inputs, outputs, joints)
-        self.time = JointTemporalConv(outputs, stride, joints)
-        same = inputs == outputs and stride == 1
-        self.residual = None if not residual else nn.Identity() if same else Projection(inputs, outputs, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.time(self.graph(x))
-        return F.relu_(y if self.residual is None else y.add_(self.residual(x)))
-
-
 class DGSTGCN(JointEncoder):
     """Channels of the ten blocks: 4 x ``width``, 3 x 2 ``width``, 3 x 4 ``width``; blocks 5 and 8 halve the frames."""
 
@@ -117,8 +102,11 @@ class DGSTGCN(JointEncoder):
         super().__init__(layout, in_channels, width)
         self.dim = 4 * width
         self.data_bn = DataNorm(len(layout), in_channels)
-        self.blocks = nn.Sequential(*(Block(*sizes, len(layout), residual=i > 0)
-                                      for i, sizes in enumerate(schedule(in_channels, width))))
+        joints = len(layout)
+        self.blocks = nn.Sequential(*(
+            Block(DynamicGraphConv(inputs, outputs, joints), JointTemporalConv(outputs, stride, joints), inputs,
+                  outputs, stride, residual=i > 0)
+            for i, (inputs, outputs, stride) in enumerate(schedule(in_channels, width))))
 
     def maps(self, x: Tensor, slot: Tensor) -> Tensor:
         return to_maps(self.blocks(to_wide(self.data_bn(x, slot))), len(self.layout))

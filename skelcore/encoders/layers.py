@@ -112,6 +112,26 @@ def temporal(channels: int, stride: int, kernel: int = 9) -> nn.Sequential:
                          Norm(channels))
 
 
+class Block(nn.Module):
+    """A graph convolution, a temporal one and a residual connection: (P, C, A, B), frames along ``dim`` (2 or 3)."""
+
+    def __init__(self, graph: nn.Module, time: nn.Module, inputs: int, outputs: int, stride: int, residual: bool,
+                 dim: int = 2) -> None:
+        super().__init__()
+        self.graph, self.time, self.stride, self.dim = graph, time, stride, dim
+        same = inputs == outputs and stride == 1
+        self.residual = None if not residual else nn.Identity() if same else Projection(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.time(self.graph(x))
+        return F.relu_(y if self.residual is None else y.add_(self.residual(every(x, self.stride, self.dim))))
+
+
+def every(x: Tensor, stride: int, dim: int) -> Tensor:
+    """Every ``stride``-th frame of (P, C, A, B), along ``dim`` (2 or 3)."""
+    return x[:, :, ::stride] if dim == 2 else x[..., ::stride]
+
+
 def schedule(in_channels: int, width: int) -> list[tuple[int, int, int]]:
     """(inputs, outputs, stride) of ST-GCN's ten blocks: ``width`` x 4, twice that x 3, four times that x 3."""
     outputs = [width] * 4 + [2 * width] * 3 + [4 * width] * 3

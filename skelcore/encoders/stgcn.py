@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from skelcore.encoders.graph import distance_subsets
 from skelcore.encoders.joints import JointEncoder
-from skelcore.encoders.layers import DataNorm, Pointwise, Projection, schedule, temporal, to_maps, to_wide
+from skelcore.encoders.layers import Block, DataNorm, Pointwise, schedule, temporal, to_maps, to_wide
 from skelcore.encoders.norm import Norm
 from skelcore.layouts import Layout
 
@@ -39,20 +39,6 @@ class GraphConv(nn.Module):
         return F.relu_(self.bn(y.view(1, -1, *x.shape[2:])))
 
 
-class Block(nn.Module):
-    """Graph, then time, with a residual connection: (1, C, T, P V) -> (1, C', T / stride, P V)."""
-
-    def __init__(self, graph: nn.Module, inputs: int, outputs: int, stride: int, residual: bool) -> None:
-        super().__init__()
-        self.graph, self.time = graph, temporal(outputs, stride)
-        same = inputs == outputs and stride == 1
-        self.residual = None if not residual else nn.Identity() if same else Projection(inputs, outputs, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.time(self.graph(x))
-        return F.relu_(y if self.residual is None else y.add_(self.residual(x)))
-
-
 class STGCN(JointEncoder):
     """The encoder: (N, M, T, V, C) -> (N, M, 4 width, ceil(ceil(T / 2) / 2), V)."""
 
@@ -64,7 +50,8 @@ class STGCN(JointEncoder):
         self.data_bn = DataNorm(len(layout), in_channels)
         adjacency = torch.from_numpy(distance_subsets(layout))
         self.blocks = nn.Sequential(*(
-            Block(GraphConv(inputs, outputs, adjacency), inputs, outputs, stride, residual=i > 0)
+            Block(GraphConv(inputs, outputs, adjacency), temporal(outputs, stride), inputs, outputs, stride,
+                  residual=i > 0)
             for i, (inputs, outputs, stride) in enumerate(schedule(in_channels, width))))
 
     def maps(self, x: Tensor, slot: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from skelcore.encoders.graph import spatial_subsets
 from skelcore.encoders.joints import JointEncoder
-from skelcore.encoders.layers import DataNorm, Pointwise, Projection, schedule
+from skelcore.encoders.layers import Block, DataNorm, Pointwise, Projection, every, schedule
 from skelcore.encoders.norm import Norm, largest
 from skelcore.layouts import Layout
 
@@ -132,24 +132,9 @@ class TemporalConv(nn.Module):
         rows = sum(self.widths[:-1])
         *dilated, pooled = F.relu_(self.reduce(x, self.reduce_bn, slice(rows))).split(self.widths[:-1], 1)
         branches = (conv(part) for conv, part in zip(self.dilated, dilated, strict=True))
-        kept = x[:, :, :: self.stride] if self.dim == 2 else x[..., :: self.stride]
-        y = self.fuse_bn(*branches, largest(pooled, self.stride, self.dim), self.reduce(kept, rows=slice(rows, None)))
+        y = self.fuse_bn(*branches, largest(pooled, self.stride, self.dim),
+                         self.reduce(every(x, self.stride, self.dim), rows=slice(rows, None)))
         return self.fuse(F.relu_(y), self.bn)
-
-
-class Block(nn.Module):
-    """Graph, then time, with a residual connection: (1, C, V P, T) -> (1, C', V P, T / stride)."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int, adjacency: Tensor, residual: bool) -> None:
-        super().__init__()
-        self.graph, self.time = GraphConv(inputs, outputs, adjacency), TemporalConv(outputs, stride, dim=3)
-        self.stride = stride
-        same = inputs == outputs and stride == 1
-        self.residual = None if not residual else nn.Identity() if same else Projection(inputs, outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.time(self.graph(x))
-        return F.relu_(y if self.residual is None else y.add_(self.residual(x[..., :: self.stride])))
 
 
 class STGCNpp(JointEncoder):
@@ -162,8 +147,10 @@ class STGCNpp(JointEncoder):
         self.dim = 4 * width
         self.data_bn = DataNorm(len(layout), in_channels)
         adjacency = torch.from_numpy(spatial_subsets(layout))
-        self.blocks = nn.Sequential(*(Block(*sizes, adjacency, residual=i > 0)
-                                      for i, sizes in enumerate(schedule(in_channels, width))))
+        self.blocks = nn.Sequential(*(
+            Block(GraphConv(inputs, outputs, adjacency), TemporalConv(outputs, stride, dim=3), inputs, outputs, stride,
+                  residual=i > 0, dim=3)
+            for i, (inputs, outputs, stride) in enumerate(schedule(in_channels, width))))
 
     def maps(self, x: Tensor, slot: Tensor) -> Tensor:
         y = self.blocks(self.data_bn(x, slot).permute(3, 2, 0, 1).flatten(1, 2)[None])

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from skelcore import checkpoint, encoders, layouts
 from tests.paths import PARITY, need
+from tests.skelcore.encoders.plain import compare
 
 
 def convolution(inputs, outputs, stride=1):
@@ -115,19 +116,7 @@ def pair(layout="jhmdb15", width=12, channels=3):
 def test_outputs_gradients_and_statistics_equal_the_plain_layers(layout, frames, channels):
     encoder, plain = pair(layout, channels=channels)
     x = torch.randn(3, 2, frames, len(layouts.get(layout)), channels, dtype=torch.double)
-    ours, theirs = encoder(x), plain(x)
-    torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-10)
-    direction = torch.randn_like(ours)
-    for output in (ours, theirs):
-        (output * direction).sum().backward()
-    gradients = checkpoint.to_pyskl(encoder, {key: value.grad for key, value in encoder.named_parameters()})
-    wanted = {f"backbone.{key}": value.grad for key, value in plain.named_parameters()}
-    assert gradients.keys() == wanted.keys()
-    for key, value in wanted.items():
-        torch.testing.assert_close(gradients[key], value, rtol=1e-7, atol=1e-8, msg=key)
-    after = checkpoint.to_pyskl(encoder)
-    for key, value in plain.state_dict().items():
-        torch.testing.assert_close(after[f"backbone.{key}"], value, rtol=1e-8, atol=1e-10, msg=key)
+    compare(encoder, plain, x)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from skelcore import checkpoint, encoders, layouts
 from skelcore.encoders.graph import hops, neighbours, windowed
 from tests.paths import PARITY, need
+from tests.skelcore.encoders.plain import compare
 
 
 class Scales(nn.Module):
@@ -112,22 +113,6 @@ def pair(layout="jhmdb15", width=12, channels=3):
     weights = checkpoint.to_pyskl(encoder)
     plain.load_state_dict({key.removeprefix("backbone."): value for key, value in weights.items()})
     return encoder, plain
-
-
-def compare(encoder, plain, x):
-    ours, theirs = encoder(x), plain(x)
-    torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-10)
-    direction = torch.randn_like(ours)
-    for output in (ours, theirs):
-        (output * direction).sum().backward()
-    gradients = checkpoint.to_pyskl(encoder, {key: value.grad for key, value in encoder.named_parameters()})
-    wanted = {f"backbone.{key}": value.grad for key, value in plain.named_parameters()}
-    assert gradients.keys() == wanted.keys()
-    for key, value in wanted.items():
-        torch.testing.assert_close(gradients[key], value, rtol=1e-7, atol=1e-9, msg=key)
-    after = checkpoint.to_pyskl(encoder)
-    for key, value in plain.state_dict().items():
-        torch.testing.assert_close(after[f"backbone.{key}"], value, rtol=1e-8, atol=1e-10, msg=key)
 
 
 @pytest.mark.parametrize(("frames", "channels"), [(7, 3), (1, 2), (4, 16)])

@@ -8,6 +8,7 @@ from benchmarks.plain.stgcnpp import Plain
 from skelcore import checkpoint, encoders, layouts
 from skelcore.encoders.graph import spatial_subsets
 from skelcore.errors import InputError
+from tests.skelcore.encoders.plain import compare
 
 
 def small(layout="penn13", in_channels=3, width=8, seed=0):
@@ -46,22 +47,7 @@ def test_training_equals_the_plain_module(layout, frames):
     plain = Plain(layout, 3, 12).double().train()
     plain.load_state_dict({key.removeprefix("backbone."): value.double()
                            for key, value in checkpoint.to_pyskl(encoder).items()})
-    x = torch.randn(3, 2, frames, len(layouts.get(layout)), 3, dtype=torch.double, requires_grad=True)
-    ours, theirs = encoder.features(x), plain(x)
-    torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
-    weight = torch.randn_like(ours)
-    one, = torch.autograd.grad((ours * weight).sum(), x, retain_graph=True)
-    other, = torch.autograd.grad((theirs * weight).sum(), x, retain_graph=True)
-    torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
-    (ours * weight).sum().backward()
-    (theirs * weight).sum().backward()
-    gradients = checkpoint.to_pyskl(encoder, {key: value.grad for key, value in encoder.named_parameters()})
-    largest = max(value.abs().max().item() for value in gradients.values())
-    for key, value in plain.named_parameters():
-        torch.testing.assert_close(gradients[f"backbone.{key}"], value.grad, rtol=1e-8, atol=1e-10 * largest, msg=key)
-    after = checkpoint.to_pyskl(encoder)
-    for key, value in plain.state_dict().items():
-        torch.testing.assert_close(after[f"backbone.{key}"], value, rtol=1e-9, atol=1e-9, msg=key)
+    compare(encoder, plain, torch.randn(3, 2, frames, len(layouts.get(layout)), 3))
 
 
 @pytest.mark.parametrize("layout", layouts.LAYOUTS)
