@@ -39,7 +39,7 @@ def test_a_run_leaves_checkpoint_configuration_and_summary(tmp_path: Path, poses
     (["data={poses}", "output=x", "views.rotaton=3"], "did you mean 'rotation'"),
     (["data={poses}", "output=x", "split=nope"], "no split 'nope'"),
     (["data={poses}", "output=x", "layout=coco18"], "did you mean coco17"),
-    (["data={poses}", "output=x", "encoder.name=stgcn"], "did you mean stgcn++"),
+    (["data={poses}", "output=x", "encoder.name=stgcnx"], "did you mean stgcn"),
     (["data={poses}", "output=x", "batch_size=4000"], "batch_size=4000 exceeds"),
     (["data={poses}", "output=x", "device=tpu"], "device"),
     (["data={poses}", "output=x", "layout=hand21"], "give none of its joints"),
