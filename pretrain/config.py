@@ -14,7 +14,7 @@ from skelcore.views import ViewConfig
 class EncoderConfig(Config):
     """Which encoder, and how wide."""
 
-    name: str = Field("stgcn++", description="encoder, a name known to skelcore.encoders.build")
+    name: str = Field("stgcn++", description="encoder; `skelshot encoders` lists the names and what each costs")
     width: PositiveInt | None = Field(None, description="channels of the first stage; null is the published size")
 
 

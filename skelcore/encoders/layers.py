@@ -102,14 +102,13 @@ class Projection(nn.Sequential):
         return y
 
 
-def temporal(channels: int, stride: int, kernel: int = 9) -> nn.Sequential:
-    """A ``kernel`` x 1 convolution over time, and its batch norm: T -> ceil(T / stride).
+def temporal(channels: int, stride: int) -> nn.Sequential:
+    """A 9 x 1 convolution over time, and its batch norm: T -> ceil(T / stride).
 
     On a CPU, forward and backward of the convolution take 23 to 39 % less time than nine shifted matrix products, and
     31 to 61 % less than one product of the unfolded frames.
     """
-    return nn.Sequential(nn.Conv2d(channels, channels, (kernel, 1), (stride, 1), (kernel // 2, 0)),
-                         Norm(channels))
+    return nn.Sequential(nn.Conv2d(channels, channels, (9, 1), (stride, 1), (4, 0)), Norm(channels))
 
 
 class Block(nn.Module):
