@@ -32,11 +32,11 @@ def run(argv: Sequence[str], cls: type[C], description: str, plan: Callable[[C],
     """
     def body() -> None:
         if _asks_for_help(argv):
-            print(f"{description}\n\nusage: CONFIG [key=value ...] [--dry-run]\n\n"
+            print(f"{description}\n\nusage: CONFIG [CONFIG ...] [key=value ...] [--dry-run]\n\n"
                   f"Configuration:\n{configs.schema(cls)}")
             return
-        path, overrides, dry_run = _parse(argv, cls)
-        config = configs.load(cls, path or default_file, overrides, section)
+        paths, overrides, dry_run = _parse(argv, cls)
+        config = configs.load(cls, paths or default_file, overrides, section)
         if dry_run:
             print(f"{configs.to_yaml(config)}\n{plan(config)}")
         else:
@@ -97,9 +97,9 @@ def _asks_for_help(words: Sequence[str]) -> bool:
     return bool({"-h", "--help"} & set(words))
 
 
-def _parse(argv: Sequence[str], cls: type[configs.Config]) -> tuple[str | None, list[str], bool]:
-    """Split the arguments into the configuration file, the overrides, and whether to only plan."""
-    path: str | None = None
+def _parse(argv: Sequence[str], cls: type[configs.Config]) -> tuple[list[str], list[str], bool]:
+    """Split the arguments into the configuration files, the overrides, and whether to only plan."""
+    paths: list[str] = []
     overrides: list[str] = []
     dry_run = False
     rest = list(argv)
@@ -119,11 +119,11 @@ def _parse(argv: Sequence[str], cls: type[configs.Config]) -> tuple[str | None, 
             overrides.append(f"{field}=[{', '.join(map(_quote, values))}]" if plural else f"{field}={values[0]}")
         elif _OVERRIDE.match(word):
             overrides.append(word)
-        elif path is None:
-            path = word
+        elif word.endswith((".yaml", ".yml")) or not paths:
+            paths.append(word)
         else:
-            raise InputError(f"unexpected argument {word!r}: one configuration file, then key=value")
-    return path, overrides, dry_run
+            raise InputError(f"unexpected argument {word!r}: configuration files (.yaml), then key=value")
+    return paths, overrides, dry_run
 
 
 def _quote(value: str) -> str:

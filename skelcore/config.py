@@ -30,17 +30,20 @@ class Config(BaseModel):
 C = TypeVar("C", bound=Config)
 
 
-def load(cls: type[C], path: str | Path | None = None, overrides: Iterable[str] = (),
+def load(cls: type[C], path: str | Path | Iterable[str | Path] | None = None, overrides: Iterable[str] = (),
          section: tuple[str, ...] = ()) -> C:
-    """Read a YAML file, apply ``key.sub=value`` overrides, and validate.
+    """Read YAML files, each changing what it names in those before, apply ``key.sub=value`` overrides, and validate.
 
     ``section`` names where the configuration sits inside a larger file; it is used when the file has that section.
     Raises InputError with one line for a missing file, bad YAML, an unknown key or a value of the wrong type.
     """
-    values = _read(Path(path), section) if path is not None else {}
+    paths = [path] if isinstance(path, str | Path) else list(path or ())
+    values: dict[str, Any] = {}
+    for each in paths:
+        values = _merge(values, _read(Path(each), section))
     for override in overrides:
         _override(cls, values, override)
-    return build(cls, values, where=str(path) if path is not None else "command line")
+    return build(cls, values, where=" + ".join(map(str, paths)) or "command line")
 
 
 def build(cls: type[C], values: Mapping[str, Any], where: str) -> C:
@@ -63,17 +66,22 @@ def to_yaml(config: Config) -> str:
 
 
 def schema(cls: type[Config], prefix: str = "") -> str:
-    """One line a field: key, type, default, description; nested configurations are dotted."""
+    """One line a field: key, type, default, description; nested configurations are dotted, a union's one by one."""
     lines = []
     for name, field in cls.model_fields.items():
-        nested = _nested(field.annotation)
-        if nested:
+        kinds, several = _nested(field.annotation), isinstance(field.annotation, type) is False
+        if not kinds or _holds_others(field.annotation):
+            kind = getattr(field.annotation, "__name__", None) if not get_args(field.annotation) else None
+            kind = kind or str(field.annotation).replace("typing.", "")
+            for nested in kinds:
+                kind = kind.replace(f"{nested.__module__}.{nested.__name__}", f"{{{name} below}}")
+            default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
+            lines.append(f"  {prefix}{name}: {kind} = {default}\n      {field.description or ''}".rstrip())
+        for nested in kinds:
+            if several:
+                tag = f".name={_tag(nested)}" if _tag(nested) else ""
+                lines.append(f"  {prefix}{name}{tag}: {(nested.__doc__ or nested.__name__).splitlines()[0]}")
             lines.append(schema(nested, f"{prefix}{name}."))
-            continue
-        kind = getattr(field.annotation, "__name__", None) if not get_args(field.annotation) else None
-        kind = kind or str(field.annotation).replace("typing.", "")
-        default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
-        lines.append(f"  {prefix}{name}: {kind} = {default}\n      {field.description or ''}".rstrip())
     return "\n".join(lines)
 
 
@@ -132,31 +140,60 @@ def _override(cls: type[Config], values: dict[str, Any], override: str) -> None:
 
 def _kinds(cls: type[Config], parents: Iterable[str], name: str) -> tuple[Any, ...]:
     """The type of the field at a dotted key and, for a union, those in it; empty for an unknown key."""
-    owner: type[Config] | None = cls
+    owners: list[type[Config]] = [cls]
     for parent in parents:
-        field = owner.model_fields.get(parent) if owner else None
-        owner = _nested(field.annotation) if field else None
-    field = owner.model_fields.get(name) if owner else None
-    return (field.annotation, *get_args(field.annotation)) if field else ()
+        owners = [kind for owner in owners if (field := owner.model_fields.get(parent))
+                  for kind in _nested(field.annotation)]
+    fields = [field for owner in owners if (field := owner.model_fields.get(name))]
+    return tuple(kind for field in fields for kind in (field.annotation, *get_args(field.annotation)))
 
 
-def _nested(annotation: Any) -> type[Config] | None:
-    for kind in (annotation, *get_args(annotation)):
-        if isinstance(kind, type) and issubclass(kind, Config):
-            return kind
-    return None
+def _nested(annotation: Any) -> list[type[Config]]:
+    """The configurations in an annotation: itself, those of a union, of a list's items."""
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return [annotation]
+    return [kind for part in get_args(annotation) for kind in _nested(part)]
+
+
+def _holds_others(annotation: Any) -> bool:
+    """Whether a value may be something else than one configuration or none."""
+    return any(not (part is type(None) or (isinstance(part, type) and issubclass(part, Config)))
+               for part in get_args(annotation))
 
 
 def _explain(cls: type[Config], detail: Any) -> str:
     location = [str(part) for part in detail["loc"]]
     key = ".".join(location)
+    if detail["type"] == "union_tag_invalid":
+        known = [name.strip(" '") for name in detail["ctx"]["expected_tags"].split(",")]
+        tag, field = detail["ctx"]["tag"], detail["ctx"]["discriminator"].strip("'")
+        return f"{key}.{field}: unknown {tag!r}{_hint(tag, known) or '; known: ' + ', '.join(known)}"
+    owners: list[type[Config]] = [cls]
+    path: list[str] = []
+    for part in location[:-1]:
+        inner = [kind for owner in owners if (field := owner.model_fields.get(part))
+                 for kind in _nested(field.annotation)]
+        if inner:
+            path.append(part)
+        elif chosen := [owner for owner in owners if part in (_tag(owner), owner.__name__)]:
+            inner = chosen  # pydantic names the kind of a union in the location
+        else:
+            path.append(part)  # a position in a list or a key of a dict
+        owners = inner or owners
+    key = ".".join([*path, location[-1]]) if location else key
     if detail["type"] != "extra_forbidden":
         got = "" if detail["type"] == "missing" else f" (got {detail['input']!r})"  # for those, all of its neighbours
         return f"{key or 'configuration'}: {detail['msg'][0].lower()}{detail['msg'][1:]}{got}"
-    owner: type[Config] | None = cls
-    for part in location[:-1]:
-        field = owner.model_fields.get(part) if owner else None
-        owner = _nested(field.annotation) if field else owner  # a position in a list or a key of a dict
-    near = get_close_matches(location[-1], owner.model_fields if owner else [], 1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else "; see --help for the known keys"
-    return f"unknown key {key!r}{hint}"
+    known = [name for owner in owners for name in owner.model_fields]
+    return f"unknown key {key!r}{_hint(location[-1], known) or '; see --help for the known keys'}"
+
+
+def _tag(kind: type[Config]) -> str:
+    """The name by which a union knows the configuration."""
+    field = kind.model_fields.get("name")
+    return str(field.default) if field else ""
+
+
+def _hint(word: str, known: Iterable[str]) -> str:
+    near = get_close_matches(word, list(known), 1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -12,10 +12,13 @@ from tqdm import tqdm
 class Progress:
     """Counts units of work and shows rate, ETA and a few named figures."""
 
-    def __init__(self, total: int, unit: str, done: int = 0, every_seconds: float = 10.0) -> None:
+    def __init__(self, total: int, unit: str, done: int = 0, every_seconds: float = 10.0,
+                 silent: bool = False) -> None:
         self.total, self.unit, self.count = total, unit, done
         self._every, self._last, self._counted = every_seconds, time.monotonic(), done
-        self._bar = tqdm(total=total, initial=done, unit=unit, dynamic_ncols=True) if sys.stderr.isatty() else None
+        self._silent = silent
+        bar = sys.stderr.isatty() and not silent
+        self._bar = tqdm(total=total, initial=done, unit=unit, dynamic_ncols=True) if bar else None
 
     def update(self, count: int = 1, **figures: str | float) -> None:
         """Advance by ``count`` units and show ``figures`` beside the rate."""
@@ -24,7 +27,7 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix(shown, refresh=False)
             self._bar.update(count)
-        elif time.monotonic() - self._last >= self._every or self.count == self.total:
+        elif not self._silent and (time.monotonic() - self._last >= self._every or self.count == self.total):
             # The rate since the last line: what came first (starting processes, say) would spoil it for long.
             now = time.monotonic()
             rate = (self.count - self._counted) / max(now - self._last, 1e-9)

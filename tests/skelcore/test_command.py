@@ -49,8 +49,12 @@ def test_file_then_overrides(tmp_path, capsys: pytest.CaptureFixture[str]) -> No
     path.write_text("data: file\nlimit: 1\n")
     status, (job,) = run("limit=2", str(path))
     assert status == 0 and job.data == "file" and job.limit == 2
-    assert run(str(path), "another.yaml") == (2, [])
-    assert "unexpected argument 'another.yaml'" in capsys.readouterr().err
+    another = tmp_path / "another.yaml"
+    another.write_text("limit: 7\n")
+    status, (job,) = run(str(path), str(another))
+    assert status == 0 and job.data == "file" and job.limit == 7
+    assert run(str(path), "another") == (2, [])
+    assert "unexpected argument 'another'" in capsys.readouterr().err
 
 
 def test_default_file_is_read_when_none_is_named(tmp_path) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field
@@ -144,3 +144,75 @@ def test_schema_lists_nested_keys_with_defaults() -> None:
     for line in ("data: str = required", "what to read", "epochs: int = 10", "optimiser.rate: float = 0.1",
                  "learning rate", "'adamw'"):
         assert line in text
+
+
+class Circle(config.Config):
+    """Round."""
+
+    name: Literal["circle"] = Field("circle", description="a round one")
+    radius: float = Field(1.0, gt=0, description="half its width")
+    label: str = ""
+
+
+class Square(config.Config):
+    """Angular."""
+
+    name: Literal["square"] = "square"
+    side: int = 2
+    corners: list[Source] = Field(default_factory=list)
+
+
+class Drawing(config.Config):
+    shape: Annotated[Circle | Square, Field(discriminator="name")] = Circle()
+    inner: Circle | None = None
+    sources: tuple[Source, ...] = ()
+
+
+def draws(*overrides: str) -> Drawing:
+    return config.load(Drawing, None, overrides)
+
+
+def test_a_union_is_told_by_its_name_and_takes_the_keys_of_that_kind() -> None:
+    assert draws().shape == Circle()
+    assert draws("shape.name=square", "shape.side=5").shape == Square(side=5)
+    assert draws("shape={name: circle, radius: 2}").shape == Circle(radius=2)
+    assert draws("inner.radius=3").inner == Circle(radius=3)
+    assert config.load(Drawing, None, ["shape.name=circle", "shape.label=010"]).shape == Circle(label="010")
+
+
+@pytest.mark.parametrize(("overrides", "said"), [
+    (["shape.name=squar"], "shape.name: unknown 'squar'; did you mean 'square'?"),
+    (["shape.name=xyz"], "shape.name: unknown 'xyz'; known: circle, square"),
+    (["shape.name=square", "shape.sid=3"], "unknown key 'shape.sid'; did you mean 'side'?"),
+    (["shape.name=square", "shape.radius=3"], "unknown key 'shape.radius'"),
+    (["shape.name=square", "shape.side=long"], "shape.side: input should be a valid integer"),
+    (["shape.name=circle", "shape.radius=-1"], "shape.radius: input should be greater than 0 (got -1)"),
+    (["shape={name: square, corners: [{path: a}, {pth: b}]}"], "'shape.corners.1.pth'; did you mean 'path'?"),
+    (["inner.radus=3"], "unknown key 'inner.radus'; did you mean 'radius'?"),
+    (["shape.side=3"], "shape: "),
+    (["shape=3"], "shape: "),
+])
+def test_wrong_members_of_a_union_are_explained_in_one_line(overrides: list[str], said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        draws(*overrides)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_later_files_change_what_earlier_ones_say(tmp_path: Path) -> None:
+    write(tmp_path, "root.yaml", "epochs: 1\noptimiser: {rate: 0.5, title: root}\n")
+    first = write(tmp_path, "first.yaml", "base: root.yaml\ndata: a\noptimiser: {name: adamw}\n")
+    second = write(tmp_path, "second.yaml", "epochs: 2\noptimiser: {rate: 0.25}\n")
+    job = config.load(Job, [first, second], ["optimiser.title=typed"])
+    assert (job.data, job.epochs) == ("a", 2)
+    assert job.optimiser == Optimiser(rate=0.25, name="adamw", title="typed")
+    assert config.load(Job, [second, first]).optimiser.rate == 0.5
+    assert fails([first, write(tmp_path, "bad.yaml", "epoch: 2\n")]).startswith(f"{first} + {tmp_path / 'bad.yaml'}: ")
+    assert "gone.yaml: cannot read" in fails([first, tmp_path / "gone.yaml"])
+
+
+def test_schema_lists_each_member_of_a_union() -> None:
+    text = config.schema(Drawing)
+    for line in ("shape.name=circle: Round.", "shape.name=square: Angular.", "shape.radius: float = 1.0",
+                 "half its width", "shape.side: int = 2", "sources.path: str = required", "inner.radius: float"):
+        assert line in text, text
+    assert "tests." not in text and "__main__" not in text

@@ -25,3 +25,9 @@ def test_the_last_unit_always_prints(capsys: pytest.CaptureFixture[str]) -> None
         bar.update()
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and lines[0].startswith("2/2 clips")
+
+
+def test_a_silent_one_counts_and_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(2, "steps", silent=True, every_seconds=0) as progress:
+        progress.update(2)
+    assert progress.count == 2 and capsys.readouterr().err == ""
