@@ -228,11 +228,11 @@ def rotation(axis: int, angles: np.ndarray) -> np.ndarray:
     return out
 
 
-def two_bones(start: np.ndarray, goal: np.ndarray, pole: np.ndarray, first: float, second: float
-              ) -> tuple[np.ndarray, np.ndarray]:
-    """Middle and end (T, 3) of a two-bone limb that reaches from ``start`` for ``goal`` and bends towards ``pole``.
+def two_bones(start: np.ndarray, goal: np.ndarray, pole: np.ndarray, first: float | np.ndarray,
+              second: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Middle and end (..., 3) of a two-bone limb that reaches from ``start`` for ``goal`` and bends towards ``pole``.
 
-    Lengths are kept: a goal out of reach is approached as far as the limb goes (law of cosines).
+    Lengths, numbers or (..., 1), are kept: a goal out of reach is approached as far as the limb goes (law of cosines).
     """
     way = goal - start
     distance = np.linalg.norm(way, axis=-1, keepdims=True)
