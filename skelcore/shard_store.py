@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import os
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
 from skelcore import layouts, shard_format
 from skelcore.errors import InputError, RunError
 from skelcore.layouts import Layout
+from skelcore.names import LazyNames, numbers
 from skelcore.resample import Scratch, blend, clear_missing, neighbours
 from skelcore.sequence import PoseSequence
 from skelcore.shard_format import LOW, SPAN, TOP
@@ -36,10 +38,12 @@ class Shard:
     path: Path
     manifest: Manifest
     index: Index
+    name: str  # where it was listed, which for a remote shard is not where its copy lies
+    modified: int  # of the tar, in nanoseconds
 
 
-class Names(Sequence[str]):
-    """The ids ``KEY/0000`` of all tracks or, without ``first``, their keys; each string is made when asked for."""
+class Names(LazyNames):
+    """The ids ``KEY/0000`` of all tracks or, without ``first``, their keys."""
 
     def __init__(self, keys: np.ndarray, block: np.ndarray, first: np.ndarray | None = None) -> None:
         self._keys, self._block, self._first = keys, block, first
@@ -47,37 +51,27 @@ class Names(Sequence[str]):
     def __len__(self) -> int:
         return len(self._block)
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        index = range(len(self))[index]
+    def _name(self, index: int) -> str:
         block = self._block[index]
-        key = self._keys[block].decode()
+        key: str = self._keys[block].decode()
         return key if self._first is None else f"{key}/{index - self._first[block]:04d}"
-
-    def __iter__(self) -> Iterator[str]:
-        return (self[i] for i in range(len(self)))
 
 
 class ShardStore:
     """The tracks of many shards, a ``Store``: blocks are groups, ``source["label"]`` and ``["split"]`` label them.
 
     Beside the protocol: ``frames``, ``persons`` (n,) and ``start`` (n,) seconds of the tracks, ``quality`` (name ->
-    (n,) float32, NaN where absent), ``ignored`` (file -> why it was not read). Memory is the index, some 40 bytes a
-    track; it pickles to other processes, which map the files anew. Raises InputError for shards in different layouts,
-    for a key in two shards and for a set without tracks.
+    (n,) float32, NaN where absent), ``shards`` (name -> sha256) in their order, ``ignored`` (file -> why it was not
+    read). Memory is the index, some 40 bytes a track; it pickles to other processes, which map the files anew. Raises
+    InputError for shards in different layouts, for a key in two shards and for a set without tracks; reading raises
+    RunError for a shard that has vanished or changed since it was opened.
     """
 
     channels = 2
 
     def __init__(self, shards: Sequence[Shard], ignored: dict[str, str]) -> None:
         self.ignored = ignored
+        self.shards = {shard.name: shard.manifest.sha256 for shard in shards}
         self.fingerprint = hashlib.sha256("".join(shard.manifest.sha256 for shard in shards).encode()).hexdigest()
         shards = [shard for shard in shards if shard.manifest.tracks]
         if not shards:
@@ -86,6 +80,7 @@ class ShardStore:
         self._record = shard_format.record_type(len(self.layout))
         self._paths = [shard.path for shard in shards]
         self._bytes = [shard.manifest.bytes for shard in shards]
+        self._modified = [shard.modified for shard in shards]
         indexes = [shard.index for shard in shards]
         counts = [len(index.key) for index in indexes]
         self._shard = np.repeat(np.arange(len(shards), dtype=np.int32), counts)
@@ -105,7 +100,7 @@ class ShardStore:
         self.quality = _quality(indexes)
         self.classes, block_label = _codes([index.label for index in indexes])
         self.labels = block_label[self._block]
-        self._split_names, self._split = _codes([index.split for index in indexes])
+        self.split_names, self._split = _codes([index.split for index in indexes])
         self.ids = Names(self._key, self._block, np.searchsorted(self._block, np.arange(len(self._key))))
         self.groups = Names(self._key, self._block)
         self._maps: dict[int, tuple[mmap.mmap, np.ndarray]] = {}
@@ -126,9 +121,24 @@ class ShardStore:
 
     @cached_property
     def splits(self) -> dict[str, list[str]]:
-        split = self._split[self._block]
-        return {name: [self.ids[i] for i in np.flatnonzero(split == code).tolist()]
-                for code, name in enumerate(self._split_names)}
+        return {name: [self.ids[i] for i in self.in_split(name).tolist()] for name in self.split_names}
+
+    def in_split(self, name: str) -> np.ndarray:
+        """Positions of the tracks in one of ``split_names``."""
+        return np.flatnonzero(self._split[self._block] == self.split_names.index(name))
+
+    @property
+    def group_codes(self) -> np.ndarray:
+        """See ``store.group_codes``."""
+        return numbers(self._key)[self._block]
+
+    def check(self) -> None:
+        """Raise RunError unless every shard still lies where it was opened, unchanged."""
+        for shard, path in enumerate(self._paths):
+            try:
+                self._check(shard, path.stat())
+            except OSError as error:
+                raise _gone(path, error) from None
 
     def records(self, index: int) -> np.ndarray:
         """A track as stored, (persons, frames) records of ``xy`` (V, 2) uint16 and ``score`` (V,) uint8: no copy."""
@@ -211,14 +221,18 @@ class ShardStore:
             path = self._paths[shard]
             try:
                 with path.open("rb") as file:
+                    self._check(shard, os.fstat(file.fileno()))
                     found = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             except (OSError, ValueError) as error:
-                raise RunError(f"{path}: cannot be read any more ({error}); restore it or start again") from None
-            if len(found) != self._bytes[shard]:
-                raise RunError(f"{path}: changed while in use ({len(found)} bytes instead of {self._bytes[shard]})")
+                raise _gone(path, error) from None
             size = self._record.itemsize
             self._maps[shard] = found, np.ndarray((len(found) - size + 1,), f"V{size}", found, strides=(1,))
         return self._maps[shard]
+
+    def _check(self, shard: int, now: os.stat_result) -> None:
+        if now.st_size != self._bytes[shard] or now.st_mtime_ns != self._modified[shard]:
+            raise RunError(f"{self._paths[shard]}: changed while in use ({now.st_size} bytes, "
+                           f"{self._bytes[shard]} when it was opened); put the old one back, or begin a new run")
 
     def __getstate__(self) -> dict[str, Any]:
         """Another process maps the files by itself."""
@@ -233,6 +247,12 @@ class ShardStore:
             here = np.flatnonzero(self._key == self._key[again])
             raise InputError(f"{self._paths[self._shard[here[1]]]}: key {self._key[again].decode()!r} is also in "
                              f"{self._paths[self._shard[here[0]]]}; read only one of the two")
+
+
+def _gone(path: Path, error: Exception) -> RunError:
+    if isinstance(error, FileNotFoundError):
+        return RunError(f"{path}: the shard has vanished; restore it, then start again")
+    return RunError(f"{path}: cannot be read any more ({error}); restore it, then start again")
 
 
 def _map_limit() -> int:

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from skelcore import shard_format, shard_index, ustar
-from skelcore.errors import InputError
+from skelcore.errors import InputError, RunError
 from skelcore.files import atomic, cache_folder
 from skelcore.remote import missing, reaching
 from skelcore.shard_format import Block
 from skelcore.shard_index import Manifest
 from skelcore.shard_store import Shard, ShardStore
 
-__all__ = ["Block", "Manifest", "ShardStore", "read", "stream", "verify", "write"]
+__all__ = ["Block", "Manifest", "ShardStore", "listed", "read", "stream", "verify", "write"]
 
 logger = logging.getLogger(__name__)
 _CHUNK = 1 << 20
@@ -70,17 +70,31 @@ def write(path: str | Path, blocks: Iterable[Block]) -> Manifest:
     return manifest
 
 
-def read(uri: str | Path) -> ShardStore:
+def read(uri: str | Path, only: Mapping[str, str] | None = None) -> ShardStore:
     """Open a shard, or all shards of a folder or glob, on this machine or at any fsspec URL.
+
+    ``only`` is ``ShardStore.shards`` of an earlier time: exactly those are opened, in that order, told by content, so
+    that they may lie elsewhere now.
 
     Local tars are memory-mapped. Remote ones are first fetched into the user's cache (``$SKELSHOT_CACHE``), checked
     against their manifests and named by content, so each is fetched once; ``stream`` reads them without a copy.
     Raises InputError when there is no trusted shard, when a shard named by itself has no manifest, when a manifest has
-    no tar, and for a tar that is truncated; RunError when a server fails.
+    no tar, and for a tar that is truncated; RunError when a server fails, or when one of ``only`` is not there.
     """
     files, paths, ignored = _find(str(uri))
+    _warn(ignored)
+    if only is not None:
+        paths = _those(files, paths, only)
     local = isinstance(files, LocalFileSystem)
-    return ShardStore([_open(path if local else _fetch(files, path)) for path in paths], ignored)
+    return ShardStore([_open(path if local else _fetch(files, path), path) for path in paths], ignored)
+
+
+def listed(uri: str | Path) -> list[str]:
+    """The names of the trusted shards of a folder or glob, as ``read`` would open them now; reads none of them.
+
+    Raises what ``read`` raises when it looks for them.
+    """
+    return _find(str(uri))[1]
 
 
 def stream(uri: str | Path) -> Iterator[Block]:
@@ -88,7 +102,8 @@ def stream(uri: str | Path) -> Iterator[Block]:
 
     Raises what ``read`` raises, and InputError at a block that departs from the format.
     """
-    files, paths, _ = _find(str(uri))
+    files, paths, ignored = _find(str(uri))
+    _warn(ignored)
     for path in paths:
         with reaching(path):
             content = files.cat_file(_manifest(path))
@@ -100,7 +115,7 @@ def stream(uri: str | Path) -> Iterator[Block]:
 
 def verify(path: str | Path) -> Manifest:
     """Read all of a local shard; raises InputError unless its bytes and counts are those of its manifest."""
-    manifest = _open(str(path)).manifest
+    manifest = _open(str(path), str(path)).manifest
     with open(path, "rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != manifest.sha256:
             raise InputError(f"{path}: damaged: its sha256 is not the manifest's; fetch or harvest the shard again")
@@ -126,9 +141,29 @@ def _find(uri: str) -> tuple[fsspec.AbstractFileSystem, list[str], dict[str, str
     if not trusted:
         raise InputError(f"data={uri}: no pose shard (NAME.tar with NAME.manifest.json) is there"
                          + "".join(f"; {path} has {why}" for path, why in list(ignored.items())[:1]))
+    return files, trusted, ignored
+
+
+def _warn(ignored: dict[str, str]) -> None:
     for path, why in ignored.items():
         logger.warning("%s is ignored: %s", path, why)
-    return files, trusted, ignored
+
+
+def _those(files: fsspec.AbstractFileSystem, paths: list[str], only: Mapping[str, str]) -> list[str]:
+    """Where the shards of an earlier time lie among ``paths``; the names say only what is missing."""
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        with reaching(path):
+            content = files.cat_file(_manifest(path))
+        found.setdefault(shard_index.parse_manifest(content, _manifest(path)).sha256, []).append(path)
+    chosen = []
+    for name, sha256 in only.items():
+        if not found.get(sha256):
+            there = PurePosixPath(name).name in {PurePosixPath(path).name for path in paths}
+            raise RunError(f"{name}: the shard {'was replaced' if there else 'has vanished'} since the run was saved; "
+                           "restore it, or begin a new run")
+        chosen.append(found[sha256].pop(0))
+    return chosen
 
 
 def _listing(files: fsspec.AbstractFileSystem, root: str) -> set[str]:
@@ -159,17 +194,18 @@ def _present(files: fsspec.AbstractFileSystem, path: str) -> bool:
         raise
 
 
-def _open(path: str) -> Shard:
+def _open(path: str, name: str) -> Shard:
     tar = Path(path)
     try:
         manifest = shard_index.parse_manifest(Path(_manifest(path)).read_bytes(), _manifest(path))
-        size = tar.stat().st_size
+        found = tar.stat()
     except FileNotFoundError as error:
         raise InputError(f"{error.filename}: no such file; a shard is NAME.tar with NAME.manifest.json") from None
-    if size != manifest.bytes:
-        raise InputError(f"{path}: {size} bytes, but its manifest says {manifest.bytes}: truncated or replaced; "
-                         "fetch or harvest the shard again")
-    return Shard(tar, manifest, shard_index.load(Path(_index(path)), tar, manifest))
+    if found.st_size != manifest.bytes:
+        raise InputError(f"{path}: {found.st_size} bytes, but its manifest says {manifest.bytes}: truncated or "
+                         "replaced; fetch or harvest the shard again")
+    index = shard_index.load(Path(_index(path)), tar, manifest)
+    return Shard(tar, manifest, index, name, found.st_mtime_ns)
 
 
 def _fetch(files: fsspec.AbstractFileSystem, path: str) -> str:

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from skelcore import layouts, shards
 from skelcore.batches import Batch, ClipDataset, ClipSampler, loader
-from skelcore.errors import InputError
+from skelcore.errors import InputError, RunError
 from skelcore.sequence import PoseSequence
 from skelcore.shards import Block
 from skelcore.store import Subset
@@ -209,6 +209,57 @@ def test_epochs_and_seeds_differ_and_repeat():
     assert order(0, 0) == order(0, 0) != order(0, 1) != order(1, 0) != order(0, 0)
 
 
+SOURCES = st.lists(st.tuples(st.integers(1, 30), st.floats(0.01, 3.5)), min_size=1, max_size=4)
+
+
+@settings(max_examples=100, deadline=None)
+@given(SOURCES, st.integers(1, 4), st.integers(0, 3))
+def test_weights_decide_how_often_a_clip_occurs(sources, world, epoch):
+    lengths, weights = zip(*sources, strict=True)
+    ranks = [ClipSampler(lengths, world, 3, rank, world, drop_last=False, weights=weights) for rank in range(world)]
+    single = ClipSampler(lengths, world, 3, drop_last=False, weights=weights)
+    for sampler in (*ranks, single):
+        sampler.set_epoch(epoch)
+    order = [index for batch in single for index in batch]
+    assert order == [index for step in zip(*ranks, strict=True) for part in step for index in part]
+    counts = np.bincount(order, minlength=sum(lengths))
+    assert len(order) == single.length
+    for begin, (length, weight) in zip(np.cumsum([0, *lengths]), sources, strict=False):
+        of_source = counts[begin:begin + length]
+        shown = max(1, round(weight * length))
+        assert of_source.sum() == shown and set(of_source) <= {shown // length, shown // length + 1}
+
+
+def test_the_part_of_a_pass_is_drawn_anew_in_each_epoch():
+    sampler = ClipSampler([40, 10], 10, 0, weights=[0.25, 2])
+    shown = np.zeros(50)
+    for epoch in range(400):
+        sampler.set_epoch(epoch)
+        order = np.concatenate(list(sampler))
+        assert_array_equal(np.bincount(order, minlength=50)[40:], 2)
+        shown += np.bincount(order, minlength=50)
+    assert np.abs(shown[:40] / 400 - 0.25).max() < 0.1  # 4.6 standard deviations
+    assert len(set(order[order < 40].tolist())) == 10
+
+
+def test_an_epoch_takes_a_new_length_at_its_beginning_only():
+    sampler = ClipSampler([10, 4], 2, 0, weights=[1, 0.5])
+    sampler.advance()
+    with pytest.raises(ValueError, match="step 1 of an epoch"):
+        sampler.resize([12, 4])
+    sampler.next_epoch()
+    sampler.resize([12, 4])
+    fresh = ClipSampler([12, 4], 2, 0, weights=[1, 0.5])
+    fresh.set_epoch(1)
+    assert list(sampler) == list(fresh) and len(sampler) == 7
+
+
+@pytest.mark.parametrize("weights", [[0.0], [-1.0], [float("nan")], [float("inf")]])
+def test_weights_must_be_positive(weights):
+    with pytest.raises(InputError, match="must be positive"):
+        ClipSampler(9, 3, 0, weights=weights)
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     ((10, 3, 0, 0, 2), "batch_size=3 must be a positive multiple of the number of processes, 2"),
     ((10, 16, 0), "batch_size=16 exceeds the 10 clips"), ((0, 1, 0), "no clips"), ((9, 0, 0), "batch_size=0"),
@@ -221,7 +272,8 @@ def test_impossible_orders_are_refused(arguments, message):
 
 def test_saved_orders_of_other_data_are_refused():
     sampler = ClipSampler(20, 4, 0)
-    for change, message in (({"length": 21}, "length=21"), ({"seed": 1}, "seed=1"), ({"step": 6}, "step 6")):
+    for change, message in (({"lengths": [21]}, r"lengths=\[21\]"), ({"weights": [2.0]}, r"weights=\[2.0\]"),
+                            ({"seed": 1}, "seed=1"), ({"step": 6}, "step 6")):
         with pytest.raises(InputError, match=message):
             sampler.load_state_dict({**sampler.state_dict(), **change})
     sampler.load_state_dict({"epoch": 3, "step": 2})
@@ -271,8 +323,29 @@ def test_worker_processes_give_the_same_batches(dataset, method):
     found = list(parallel)
     assert [len(batch) for batch in found] == [8, 8, 6]
     for ours, theirs in zip(found, expected, strict=True):
-        for name in ("keypoints", "scores", "labels", "index"):
+        for name in ("keypoints", "scores", "labels", "index", "video"):
             assert_array_equal(getattr(ours, name), getattr(theirs, name))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_shard_that_vanishes_is_named_in_one_line(tmp_path, workers):
+    dataset = ClipDataset(write(tmp_path, [poses(i, 5) for i in range(8)]), 4)
+    (tmp_path / "b.tar").unlink()
+    with pytest.raises(RunError, match=r"b\.tar: the shard has vanished") as caught:
+        list(loader(dataset, ClipSampler(8, 2, 0), workers))
+    assert "\n" not in str(caught.value)
+
+
+def test_clips_of_one_video_have_one_number(tmp_path):
+    store = write(tmp_path, [poses(i, 3) for i in range(12)])
+    order = [11, 3, 2, 10, 7, 6]
+    video = ClipDataset(store, 3).__getitems__(order).video.tolist()
+    assert [video.index(number) for number in video] == [0, 1, 1, 0, 4, 4]
+    # Another set with some of the videos, read in another way, knows them by the same numbers.
+    held = Memory([store[i] for i in (2, 10, 11)])
+    held.groups = [store.groups[i] for i in (2, 10, 11)]
+    assert ClipDataset(held, 3).__getitems__([0, 1, 2]).video.tolist() == [video[1], video[0], video[0]]
+    assert ClipDataset(Subset(store, np.array(order)), 3).__getitems__(range(6)).video.tolist() == video
 
 
 def test_loading_leaves_torchs_global_generator_alone(dataset):

@@ -14,7 +14,7 @@ from skelcore import layouts, shards
 from skelcore.errors import InputError, RunError
 from skelcore.sequence import PoseSequence
 from skelcore.shards import Block
-from skelcore.store import Subset, indices_of, open_store
+from skelcore.store import Subset, group_codes, indices_of, open_store
 from tests.paths import DATA, need
 
 COCO = layouts.get("coco17")
@@ -67,6 +67,50 @@ def test_subset_of_shards(folder):
     store = open_store(str(folder))
     subset = Subset(store, indices_of(store, "train"))
     assert list(subset.ids) == store.splits["train"] and subset[2].id == "d/0000"
+
+
+def test_video_numbers_follow_names_only(folder):
+    store = open_store(str(folder))
+    codes = group_codes(store)
+
+    def fnv1a(name):  # RFC 9923
+        value = 0xCBF29CE484222325
+        for byte in name.encode():
+            value = (value ^ byte) * 0x100000001B3 % 2**64
+        return value - 2**64 * (value >= 2**63)
+
+    assert codes.tolist() == [fnv1a(name) for name in store.groups] and codes.dtype == np.int64
+    assert fnv1a("foobar") == 0x85944171F73967E8 - 2**64
+    shards.write(folder / "00a.tar", [video("a-much-longer-key-of-a-video", 2, {})])
+    grown = dict(zip(*(lambda new: (new.groups, group_codes(new).tolist()))(open_store(str(folder))), strict=True))
+    assert {name: grown[name] for name in store.groups} == dict(zip(store.groups, codes.tolist(), strict=True))
+    some = Subset(store, np.array([5, 0]))
+    assert group_codes(some).tolist() == codes[[5, 0]].tolist() and list(some.groups) == ["c", "a"]
+    assert some.ids[-1] == "a/0000" and some.ids[0:2] == list(some.ids) == ["c/0002", "a/0000"]
+
+
+def test_shards_of_an_earlier_time_are_found_again(folder, tmp_path):
+    before = open_store(str(folder))
+    shards.write(folder / "00a.tar", [video("e", 2, {})])
+    shards.write(folder / "04.tar", [])  # the same content as 01
+    grown = open_store(str(folder))
+    assert len(grown) == 9 and grown.fingerprint != before.fingerprint
+    again = shards.read(folder, before.shards)
+    assert list(again.ids) == list(before.ids) and again.fingerprint == before.fingerprint
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for path in folder.glob("0*"):
+        (moved / path.name.replace("02", "0")).write_bytes(path.read_bytes())
+    assert list(shards.read(moved, grown.shards).ids) == list(grown.ids)
+    for earlier in (before, grown):
+        assert list(shards.read(moved, earlier.shards).shards.values()) == list(earlier.shards.values())
+    shards.write(folder / "02.tar", [video("c", 3, {"split": "other"})])
+    with pytest.raises(RunError, match=r"02\.tar: the shard was replaced"):
+        shards.read(folder, before.shards)
+    for path in folder.glob("02.*"):
+        path.unlink()
+    with pytest.raises(RunError, match=r"02\.tar: the shard has vanished"):
+        shards.read(folder, before.shards)
 
 
 def test_fingerprint_follows_content_not_place(folder, tmp_path):
