@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import html
 import json
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -22,6 +24,7 @@ from skelcore.sequence import PoseSequence
 COLOURS = ((150, 150, 150), (30, 136, 229), (245, 124, 0))
 _GRID = 4095  # the finest step of the animation's coordinates
 _MISSING = 65535
+_HIDDEN = "crimson"
 
 
 def limbs(layout: Layout) -> list[tuple[int, int, int]]:
@@ -68,21 +71,49 @@ def figure(sequence: PoseSequence, frames: int = 8, title: str | None = None) ->
 
 def contact_sheet(sequences: Sequence[PoseSequence], titles: Sequence[str], frames: int = 8) -> Figure:
     """One row of ``frames`` skeletons a sequence, equally spaced in time, each row in one scale."""
-    height = 1.5 * len(sequences)
-    sheet = Figure(figsize=(1.3 * frames, height))
-    FigureCanvasAgg(sheet)
-    grid = sheet.subplots(len(sequences), frames, squeeze=False)
-    sheet.subplots_adjust(left=0.01, right=0.99, bottom=0.05 / height, top=1 - 0.25 / height, wspace=0.05, hspace=0.25)
-    for row, sequence, title in zip(grid, sequences, titles, strict=True):
+    sheet, grid = _grid(titles, frames)
+    for row, sequence in zip(grid, sequences, strict=True):
         points, scores = _unit_view(sequence), sequence.scores
         lines = limbs(sequence.layout)
-        for axes, t in zip(row, np.linspace(0, sequence.frames - 1, frames).round().astype(int), strict=True):
+        for axes, t in zip(row, _instants(sequence, frames), strict=True):
             for person in range(sequence.persons):
                 _draw_axes(axes, points[person, t], scores[person, t], lines)
-            axes.set(xlim=(0, 1), ylim=(1, 0), aspect="equal", xticks=[], yticks=[])
-            axes.spines[:].set_color("0.85")
-        # Titles are data: a dollar sign in one is no formula.
-        row[0].set_title(title.replace("$", r"\$"), loc="left", fontsize=8)
+    return sheet
+
+
+def reconstruction_sheet(clip: PoseSequence, hidden: np.ndarray, predicted: np.ndarray, frames: int = 8) -> Figure:
+    """A masked clip as three rows of skeletons: the whole clip, what was left of it, and what was put in its place.
+
+    ``hidden`` (M, T', V) bool are the hidden joints, each for ceil(T / T') frames, and ``predicted`` (M, T, V, C) the
+    coordinates of joints in the clip's unit, of which those of hidden ones are shown. Hidden joints are red: pale where
+    they were, bold where they were predicted, with a line from the one to the other; visible ones are grey.
+    """
+    hidden = hidden.repeat(-(-clip.frames // hidden.shape[1]), 1)[:, :clip.frames] & (clip.scores > 0)
+    filled = replace(clip, keypoints=np.where(hidden[..., None], predicted, clip.keypoints))
+    true, guess, lines = _unit_view(clip), _unit_view(filled, clip), limbs(clip.layout)
+    sheet, grid = _grid(["clip", "seen, and hidden (red)", "predicted (red), and how far off"], frames)
+    for (whole, masked, mended), t in zip(grid.T, _instants(clip, frames), strict=True):
+        for here, there, scores, lost in zip(true[:, t], guess[:, t], clip.scores[:, t], hidden[:, t], strict=True):
+            visible = (scores > 0) & ~lost
+            _draw_axes(whole, here, scores, lines)
+            _draw_axes(masked, here, scores * visible, lines)
+            masked.scatter(*here[lost].T, s=5, color=_HIDDEN, alpha=0.35, linewidths=0)
+            _draw_axes(mended, there, scores * 0.3, lines)
+            mended.add_collection(LineCollection(list(np.stack([here[lost], there[lost]], 1)), colors=_HIDDEN,
+                                                 alpha=0.4, linewidths=0.8))
+            mended.scatter(*there[lost].T, s=9, color=_HIDDEN, linewidths=0, zorder=3)
+            for axes in (masked, mended):
+                axes.scatter(*here[visible].T, s=7, color="0.3", linewidths=0, zorder=3)
+    return sheet
+
+
+def sprite_sheet(sequences: Sequence[PoseSequence], side: int = 64) -> np.ndarray:
+    """A square image (H, H, 3) uint8 of the sequences' middle frames in reading order, ``side`` pixels each."""
+    columns = max(1, math.ceil(math.sqrt(len(sequences))))
+    sheet = np.full((columns * side, columns * side, 3), 255, np.uint8)
+    for number, sequence in enumerate(sequences):
+        row, column = np.array(divmod(number, columns)) * side
+        sheet[row:row + side, column:column + side] = _thumbnail(sequence, side)
     return sheet
 
 
@@ -115,15 +146,55 @@ def _faded(side: int, score: float) -> tuple[int, ...]:
     return tuple(round(strength * value + (1 - strength) * 128) for value in COLOURS[side])
 
 
-def _unit_view(sequence: PoseSequence) -> np.ndarray:
-    """Coordinates (M, T, V, 2) in the unit square, y down, centred, one scale for the whole clip."""
-    flat = sequence.keypoints[..., :2] * ((1, -1) if sequence.keypoints.shape[-1] == 3 else (1, 1))
-    seen = flat[sequence.scores > 0]
+def _thumbnail(sequence: PoseSequence, side: int) -> np.ndarray:
+    """The middle frame, or the nearest to it in which somebody is seen, as an image (side, side, 3)."""
+    seen = np.flatnonzero((sequence.scores > 0).any((0, 2)))
+    middle = sequence.frames // 2
+    t = int(seen[np.abs(seen - middle).argmin()]) if len(seen) else middle
+    still = replace(sequence, keypoints=sequence.keypoints[:, t:t + 1], scores=sequence.scores[:, t:t + 1])
+    still = replace(still, keypoints=_unit_view(still) * side, size=None)
+    return draw_frame(np.full((side, side, 3), 255, np.uint8), still, 0)
+
+
+def _unit_view(sequence: PoseSequence, frame: PoseSequence | None = None) -> np.ndarray:
+    """Coordinates (M, T, V, 2) in the unit square, y down, centred, one scale for the whole clip.
+
+    Square and scale are those of ``frame``, if another clip is to be drawn where that one is.
+    """
+    flat, fitted = _flat(sequence), _flat(frame or sequence)
+    seen = fitted[(frame or sequence).scores > 0]
     if not len(seen):
         return np.zeros_like(flat)
     low, high = np.percentile(seen, (0.5, 99.5), axis=0)
     side = max(float((high - low).max()) * 1.15, 1e-6)
     return (flat - (low + high) / 2) / side + 0.5
+
+
+def _grid(titles: Sequence[str], frames: int) -> tuple[Figure, np.ndarray]:
+    """An empty figure, and its axes (rows, frames), each the unit square with y down; one title a row."""
+    height = 1.5 * len(titles)
+    sheet = Figure(figsize=(1.3 * frames, height))
+    FigureCanvasAgg(sheet)
+    grid = sheet.subplots(len(titles), frames, squeeze=False)
+    sheet.subplots_adjust(left=0.01, right=0.99, bottom=0.05 / height, top=1 - 0.25 / height, wspace=0.05, hspace=0.25)
+    for axes in grid.flat:
+        axes.set(xlim=(0, 1), ylim=(1, 0), aspect="equal", xticks=[], yticks=[])
+        axes.spines[:].set_color("0.85")
+    for axes, title in zip(grid[:, 0], titles, strict=True):
+        # Titles are data: a dollar sign in one is no formula.
+        axes.set_title(title.replace("$", r"\$"), loc="left", fontsize=8)
+    return sheet, grid
+
+
+def _instants(sequence: PoseSequence, frames: int) -> np.ndarray:
+    """``frames`` frame numbers from the first to the last."""
+    return np.linspace(0, sequence.frames - 1, frames).round().astype(int)
+
+
+def _flat(sequence: PoseSequence) -> np.ndarray:
+    """Coordinates (M, T, V, 2), y down."""
+    flat: np.ndarray = sequence.keypoints[..., :2] * ((1, -1) if sequence.keypoints.shape[-1] == 3 else (1, 1))
+    return flat
 
 
 def _draw_axes(axes: Axes, points: np.ndarray, scores: np.ndarray, lines: list[tuple[int, int, int]]) -> None:

@@ -91,6 +91,49 @@ def test_contact_sheet_has_a_row_a_sequence_and_shows_first_and_last_frame() -> 
     assert draw.figure(sequences[0], 3).axes[0].get_title("left") == sequences[0].id
 
 
+def test_a_reconstruction_shows_what_was_hidden_where_it_was_and_where_it_was_predicted() -> None:
+    whole = clip(frames=6)
+    hidden = np.zeros((1, 2, 17), bool)
+    hidden[0, 1, :5] = True  # in frames 3 to 5
+    scores = np.array(whole.scores)
+    scores[0, 5, 4] = 0  # missing, so that nothing of it was hidden
+    whole = PoseSequence(whole.keypoints, scores, whole.layout)
+    predicted = whole.keypoints + 10
+    sheet = draw.reconstruction_sheet(whole, hidden, predicted, frames=6)
+    sheet.canvas.draw()
+    here, there = (draw._unit_view(PoseSequence(points, scores, whole.layout), whole)[0]
+                   for points in (whole.keypoints, predicted))
+    assert [axes.get_title("left")[:4] for axes in sheet.axes[::6]] == ["clip", "seen", "pred"]
+
+    def dots(row: int, t: int) -> list[np.ndarray]:
+        return [np.asarray(each.get_offsets()) for each in sheet.axes[6 * row + t].collections
+                if not isinstance(each, LineCollection)]
+
+    for t, lost in ((2, 0), (3, 5), (5, 4)):
+        seen = np.setdiff1d(np.flatnonzero(scores[0, t]), np.arange(lost))
+        for row, where in ((1, here), (2, there)):
+            red, grey = dots(row, t)
+            np.testing.assert_allclose(red, where[t, :lost], atol=1e-6)
+            np.testing.assert_allclose(grey, here[t, seen], atol=1e-6)
+    errors = [each for each in sheet.axes[15].collections if isinstance(each, LineCollection)][-1].get_segments()
+    np.testing.assert_allclose(errors, np.stack([here[3, :5], there[3, :5]], 1), atol=1e-6)
+
+
+def test_sprites_are_in_reading_order_and_show_a_frame_in_which_somebody_is_seen() -> None:
+    sequences = [clip(frames=n) for n in (1, 4, 7)] + [clip("ntu25", 2, 5, 3)]
+    sheet = draw.sprite_sheet([*sequences, sequences[0]], 32)
+    assert sheet.shape == (96, 96, 3)
+    tiles = sheet.reshape(3, 32, 3, 32, 3).swapaxes(1, 2).reshape(9, -1)
+    assert ((tiles < 255).any(1) == [True] * 5 + [False] * 4).all()
+    assert (tiles[0] == tiles[4]).all() and (tiles[0] != tiles[1]).any()
+    scores = np.ones((1, 5, 17))
+    scores[0, 1:4] = 0
+    late = PoseSequence(clip(frames=5).keypoints, scores, LAYOUTS["coco17"])
+    assert (draw.sprite_sheet([late]) < 255).any()
+    nothing = PoseSequence(late.keypoints, scores * 0, late.layout)
+    assert (draw.sprite_sheet([nothing]) == 255).all() and draw.sprite_sheet([], 8).shape == (8, 8, 3)
+
+
 def test_view_keeps_proportions_turns_3d_upright_and_survives_emptiness() -> None:
     keypoints = np.zeros((1, 2, 17, 3))
     keypoints[0, :, 0] = (0, 1.8, 3)
