@@ -2,66 +2,73 @@
 
 from __future__ import annotations
 
-import json
-import os
+import functools
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
-
+from pretrain import distributed, recipes, summary
+from pretrain.checkpoints import writing
 from pretrain.config import PretrainConfig
+from pretrain.distributed import Group
 from pretrain.trainer import Trainer
 from skelcore import command
 from skelcore.config import to_yaml
-from skelcore.errors import InputError
 from skelcore.files import write_text
-from skelcore.store import Store, Subset, indices_of, open_store
 
 
 def plan(config: PretrainConfig) -> str:
     """What a run would do, in a few lines."""
-    trainer = _trainer(config)
+    trainer = Trainer(config)
     parameters = sum(p.numel() for p in trainer.encoder.parameters())
-    return (f"{len(trainer.dataset)} clips of layout {trainer.layout.name}, {config.frames} frames each\n"
+    counts = " + ".join(f"{length} of {source.uri}" for length, source in
+                        zip(trainer.dataset.lengths, config.data, strict=True))
+    return (f"{len(trainer.dataset)} clips ({counts}) in layout {trainer.dataset.layout.name}, {config.frames} frames "
+            f"each\n"
             f"{config.encoder.name}: {parameters:,} parameters, features of {trainer.encoder.dim}\n"
-            f"{trainer.total_steps} steps of {config.batch_size} clips on {trainer.device}, into {config.output}")
+            f"{config.objective.name}: {trainer.total_steps} steps of {config.batch_size * config.accumulate} clips on "
+            f"{trainer.device}, into {config.output}")
+
+
+def train(config: PretrainConfig, group: Group) -> dict[str, float]:
+    """Train in one of the processes; the first writes config.yaml and summary.md when the run has ended."""
+    trainer = Trainer(config, group)
+    metrics = trainer.run()
+    if group.first:
+        folder = trainer.checkpoints.folder
+        with writing(config.output):
+            # In it each source names its split and layout, and would else name none rather than the run's.
+            resolved = config.model_copy(update={"data": config.sources})
+            folder.write("config.yaml", lambda path: write_text(path, to_yaml(resolved)))
+            summary.write(folder, _facts(trainer))
+    return metrics
+
+
+def _facts(trainer: Trainer) -> summary.Facts:
+    config, data = trainer.config, trainer.dataset
+    sources = [summary.Data(part.source.uri, len(part.store), part.store.fingerprint, part.source.weight)
+               for part in trainer.data.parts]
+    return summary.Facts(
+        encoder=config.encoder.name, parameters=sum(p.numel() for p in trainer.encoder.parameters()),
+        features=trainer.encoder.dim, objective=config.objective.name, layout=data.layout.name, stream=config.stream,
+        frames=config.frames, data=sources, seed=config.seed, steps=trainer.step, epochs=config.epochs,
+        batch_size=config.batch_size * config.accumulate, processes=trainer.group.world,
+        distributed=config.distributed, device=trainer.device.type, precision=config.precision,
+        seconds=trainer.meter.seconds, clips_seen=trainer.meter.clips, metrics=trainer.metrics, history=trainer.history)
 
 
 def execute(config: PretrainConfig) -> None:
-    """Train, and leave checkpoint.pt, config.yaml, summary.json and TensorBoard events in the output folder."""
-    trainer = _trainer(config)
-    output = Path(config.output)
-    metrics = trainer.run()
-    write_text(output / "config.yaml", to_yaml(config))
-    summary = {"clips": len(trainer.dataset), "steps": trainer.step, **metrics}
-    write_text(output / "summary.json", json.dumps(summary, indent=1) + "\n")
-    shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-    print(f"pretrained {config.encoder.name} for {trainer.step} steps ({shown}) -> {output / 'checkpoint.pt'}")
-
-
-def _trainer(config: PretrainConfig) -> Trainer:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("WORLD_SIZE: this trains in one process; start it without torchrun")
-    store = _open(config.data, config.data_layout, config.split)
-    monitor = None
-    if config.monitor.data is not None:
-        monitor = _open(config.monitor.data, config.data_layout, config.monitor.split)
-        if not (np.asarray(monitor.labels) >= 0).any():
-            raise InputError(f"monitor.data={config.monitor.data}: no labels there; leave it out or give labels")
-    return Trainer(config, store, monitor)
-
-
-def _open(uri: str, layout: str | None, split: str | None) -> Store:
-    store = open_store(uri, layout)
-    found = store if split is None else Subset(store, indices_of(store, split))
-    if len(found) == 0:
-        raise InputError(f"data={uri}: holds no pose sequences" + (f" in split {split!r}" if split else ""))
-    return found
+    """Train, and leave checkpoint.pt, config.yaml, summary.md and TensorBoard events in the output folder."""
+    metrics = distributed.run(functools.partial(train, config), config.distributed, config.num_workers, config.device)
+    if metrics is not None:
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        print(f"pretrained {config.encoder.name} by {config.objective.name} ({shown}) -> {config.output}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return command.run(sys.argv[1:] if argv is None else argv, PretrainConfig, __doc__ or "", plan, execute)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words == ["--list"]:
+        return command.guarded(lambda: print(recipes.listing()))
+    return command.run(words, PretrainConfig, __doc__ or "", plan, execute)
 
 
 if __name__ == "__main__":

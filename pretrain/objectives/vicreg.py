@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
-from pydantic import Field, PositiveInt
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
 from torch.nn import functional as F
 
-from skelcore.config import Config
-from skelcore.errors import InputError
+from pretrain.objectives.objective import weighted_mean
+from pretrain.objectives.pair import Pair, PairConfig
 
 
-class VICRegConfig(Config):
-    """Weights of the three terms and the shape of the expander."""
+class VICRegConfig(PairConfig):
+    """Weights of the three terms."""
 
+    name: Literal["vicreg"] = Field("vicreg", description="variance-invariance-covariance regularisation")
     invariance: float = Field(25.0, ge=0, description="weight of the distance between the two views")
     variance: float = Field(25.0, ge=0, description="weight of the hinge that keeps each dimension's std above 1")
     covariance: float = Field(1.0, ge=0, description="weight of the squared off-diagonal covariances")
-    expander: PositiveInt = Field(1024, description="width of the expander's layers")
 
 
-def invariance_loss(first: Tensor, second: Tensor) -> Tensor:
-    """Mean squared distance of paired embeddings (N, D), eq. 5."""
-    return F.mse_loss(first, second)
+def invariance_loss(first: Tensor, second: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean squared distance of paired embeddings (N, D), eq. 5, weighted by ``weights`` (N,)."""
+    return weighted_mean(F.mse_loss(first, second, reduction="none").mean(1), weights)
 
 
 def variance_loss(embeddings: Tensor, target: float = 1.0, epsilon: float = 1e-4) -> Tensor:
@@ -38,29 +40,20 @@ def covariance_loss(embeddings: Tensor) -> Tensor:
     return (covariance.square().sum() - covariance.diagonal().square().sum()) / dims
 
 
-class VICReg(nn.Module):
-    """The loss of eq. 6 over an expander of three layers; ``forward`` takes pooled features (N, dim) of two views."""
+class VICReg(Pair):
+    """The loss of eq. 6; ``partial`` adds the invariance of the first view to the masked one, weighted likewise."""
 
-    def __init__(self, dim: int, config: VICRegConfig) -> None:
-        super().__init__()
-        self.config = config
-        width = config.expander
-        self.expander = nn.Sequential(
-            nn.Linear(dim, width), nn.BatchNorm1d(width), nn.ReLU(inplace=True),
-            nn.Linear(width, width), nn.BatchNorm1d(width), nn.ReLU(inplace=True),
-            nn.Linear(width, width, bias=False),
-        )
+    name = "vicreg"
+    config: VICRegConfig
 
-    def forward(self, first: Tensor, second: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss and its unweighted terms; raises InputError for a batch of one, whose variance is undefined."""
-        if len(first) < 2:
-            raise InputError("batch_size: vicreg needs at least 2 clips a batch")
-        embedded = [self.expander(features) for features in (first, second)]
+    def compare(self, first: Tensor, second: Tensor, masked: Tensor | None = None, *,
+                weights: Tensor | None) -> dict[str, tuple[float, Tensor]]:
+        config = self.config
         terms = {
-            "invariance": invariance_loss(*embedded),
-            "variance": (variance_loss(embedded[0]) + variance_loss(embedded[1])) / 2,
-            "covariance": covariance_loss(embedded[0]) + covariance_loss(embedded[1]),
+            "invariance": (config.invariance, invariance_loss(first, second, weights)),
+            "variance": (config.variance, (variance_loss(first) + variance_loss(second)) / 2),
+            "covariance": (config.covariance, covariance_loss(first) + covariance_loss(second)),
         }
-        weights = {name: getattr(self.config, name) for name in terms}
-        loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
-        return loss, terms
+        if masked is not None:
+            terms["partial"] = config.partial * config.invariance, invariance_loss(first, masked, weights)
+        return terms
