@@ -8,9 +8,10 @@ from pydantic import Field, model_validator
 
 from skelcore.config import Config
 
-Representation = Literal["pretrained", "scratch", "uncalibrated", "raw", "filled"]
-COORDINATES = frozenset({"raw", "filled"})
-Method = Literal["prototype", "ridge", "rbf", "logistic"]
+Representation = Literal["pretrained", "fused", "scratch", "uncalibrated", "statistics", "raw", "filled"]
+COORDINATES = frozenset({"statistics", "raw", "filled"})  # what needs no encoder
+Method = Literal["prototype", "ridge", "rbf", "logistic", "finetune"]
+TUNED = frozenset({"pretrained", "scratch"})  # what a method that trains the encoder starts from
 Shots = Annotated[int, Field(ge=1)]
 
 
@@ -30,19 +31,27 @@ class AdaptConfig(Config):
     seed: int = Field(0, ge=0, le=2**32, description="seed of the first draw; draw i has seed + i")
 
     representations: list[Representation] = Field(
-        ["pretrained", "scratch", "uncalibrated", "raw", "filled"], min_length=1,
-        description="frozen encoder; random weights with batch norm calibrated on the clips that whiten "
-                    "learns from, and as initialised, which is nearly a linear map; coordinates")
-    methods: list[Method] = Field(["prototype", "ridge", "rbf", "logistic"], min_length=1,
-                                  description="heads; each runs on each representation")
+        ["pretrained", "fused", "scratch", "uncalibrated", "statistics", "raw", "filled"], min_length=1,
+        description="frozen encoder; fused: its features beside the statistics, each scaled to the same share of the "
+                    "distance; random weights with batch norm calibrated on the clips that whiten "
+                    "learns from, and as initialised, which is nearly a linear map; kinematic statistics of "
+                    "the coordinates; the coordinates themselves, missing joints 0 or filled")
+    methods: list[Method] = Field(
+        ["prototype", "ridge", "rbf", "logistic"], min_length=1,
+        description="heads, each on each representation; and finetune, which trains the whole encoder on the k clips, "
+                    "from the checkpoint (pretrained) and from random weights (scratch)")
+    finetune_draws: int = Field(3, ge=2, description="the first draws on which finetune is run; it is slow")
+    finetune_steps: int = Field(150, ge=1, description="steps of finetune, of 32 views each")
     scratch_inits: int = Field(3, ge=1, description="random initialisations averaged into a row of random weights")
+    project: bool = Field(False, description="look at 3D poses from the camera, in 2D, for encoders of 2D poses")
     map_layout: bool = Field(False, description="convert the data to the checkpoint's layout when the two differ")
 
     frames: int | None = Field(None, ge=2, description="frames an encoder sees; null is the checkpoint's own number")
     persons: int | None = Field(None, ge=1, description="persons of a clip that are used, by coordinates too; null is "
                                                        "the checkpoint's own number, or 1")
-    pool: Literal["mean", "segments"] = Field(
-        "mean", description="encoder features: its pooled output, or averages of temporal segments side by side")
+    pool: Literal["mean", "segments", "parts"] = Field(
+        "mean", description="encoder features: its pooled output; averages of temporal segments side by side; mean and "
+                            "deviation over time of every part of the body (heatmaps: cell of a 3 x 3 grid)")
     segments: int = Field(4, ge=1, description="temporal segments of pool=segments")
     whiten: Literal["none", "standard", "pca"] = Field(
         "standard", description="rescaling learnt on the support split without its labels (transductive where that "

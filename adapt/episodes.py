@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -51,6 +51,10 @@ class Episodes:
         """Where each query (Q,) is in ``used``."""
         order = np.argsort(self.used)
         return order[np.searchsorted(self.used, self.queries, sorter=order)]
+
+    def first(self, count: int) -> Episodes:
+        """The same with the first ``count`` draws only."""
+        return replace(self, draws=self.draws[:count], seeds=self.seeds[:count], asked=self.asked[:count])
 
     def support(self, k: int) -> np.ndarray:
         """Positions (D, W * k) in the pool of the k-shot supports, class by class."""

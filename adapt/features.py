@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool1d
+from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool2d
 
 from skelcore import views
 from skelcore.batches import Batch, ClipDataset, ClipSampler, loader
 from skelcore.encoders import Encoder, build, calibrate
+from skelcore.encoders.joints import JointEncoder
 from skelcore.errors import InputError
 from skelcore.layouts import Layout
-from skelcore.store import Store
+from skelcore.store import Store, Subset
+from skelcore.views.fill import fill, fill_gaps
+from skelcore.views.parts import body_parts
 
 Input = tuple[Tensor, Tensor | None]  # x and valid of an encoder's forward
 
 _CALIBRATION_BATCH = 64
+_CELLS = 3  # along each side of a heatmap, for averages of its parts
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Clips:
     persons: int
     layout: Layout
     stream: str = "joint"
+    fill: float = 0.0  # score of joints that are interpolated in time, as in pretraining; 0 leaves gaps
     batch_size: int = 128
     workers: int = 0
     device: torch.device | str = "cpu"
@@ -45,6 +50,14 @@ class Clips:
         """Every clip once, in order, on the device."""
         return self._batches(ClipSampler(len(self.store), self.batch_size, seed=0, shuffle=False, drop_last=False))
 
+    def rows(self, positions: np.ndarray) -> Batch:
+        """The clips at those positions, as one batch on the device."""
+        return _filled(self._dataset.__getitems__(positions.tolist()).to(self.device), self.fill)
+
+    def only(self, positions: np.ndarray) -> Clips:
+        """The clips at those positions alone."""
+        return replace(self, store=Subset(self.store, positions))
+
     def inputs(self, encoder: Encoder) -> Iterator[Input]:
         """What ``encoder`` takes of every clip once, in order."""
         return self._inputs(encoder, self.batches())
@@ -56,22 +69,29 @@ class Clips:
         return self._inputs(encoder, self._batches(ClipSampler(count, size, seed=0, drop_last=True)))
 
     def _batches(self, sampler: ClipSampler) -> Iterator[Batch]:
-        return (batch.to(self.device) for batch in loader(self._dataset, sampler, self.workers))
+        return (_filled(batch.to(self.device), self.fill) for batch in loader(self._dataset, sampler, self.workers))
 
     def _inputs(self, encoder: Encoder, batches: Iterable[Batch]) -> Iterator[Input]:
         return (encoder.inputs(batch.keypoints, batch.scores, self.stream) for batch in batches)
 
 
-@torch.no_grad()
-def encode(encoder: Encoder, clips: Iterable[Input], segments: int | None = None) -> np.ndarray:
-    """Features (n, D) of a frozen encoder in evaluation mode, or (n, segments * D) that keep the temporal order.
+def _filled(batch: Batch, score: float) -> Batch:
+    keypoints, scores = fill(batch.keypoints, batch.scores, score)
+    return replace(batch, keypoints=keypoints, scores=scores)
 
-    With ``segments`` the feature maps are averaged over persons and joints and within equal stretches of time.
+
+@torch.no_grad()
+def encode(encoder: Encoder, clips: Iterable[Input], pool: str = "mean", segments: int = 1) -> np.ndarray:
+    """Features (n, F) of a frozen encoder in evaluation mode.
+
+    ``pool`` is `mean`, the encoder's own (n, D); `segments`, averages over persons and joints within equal stretches of
+    time (n, segments * D), which keep the order; or `parts`, mean and deviation over time of every part of the body
+    (n, 2 D * parts), which keep where something happens, and how much.
     """
     training = encoder.training
     encoder.eval()
     try:
-        rows = [_pooled(encoder, x, valid, segments) for x, valid in clips]
+        rows = [_pooled(encoder, x, valid, pool, segments) for x, valid in clips]
     finally:
         encoder.train(training)
     features = torch.cat(rows).float().cpu().numpy()
@@ -80,11 +100,30 @@ def encode(encoder: Encoder, clips: Iterable[Input], segments: int | None = None
     return features
 
 
-def _pooled(encoder: Encoder, x: Tensor, valid: Tensor | None, segments: int | None) -> Tensor:
-    if segments is None:
-        pooled: Tensor = encoder(x, valid)
-        return pooled
-    return adaptive_avg_pool1d(encoder.timeline(x, valid), segments).flatten(1)
+def _pooled(encoder: Encoder, x: Tensor, valid: Tensor | None, pool: str, segments: int) -> Tensor:
+    if pool == "segments":
+        return adaptive_avg_pool1d(encoder.timeline(x, valid), segments).flatten(1)
+    if pool == "parts":
+        return _parts(encoder, x, valid).flatten(1)
+    pooled: Tensor = encoder(x, valid)
+    return pooled
+
+
+def _parts(encoder: Encoder, x: Tensor, valid: Tensor | None) -> Tensor:
+    """Mean and standard deviation over time (n, 2 D, P) of the features of P parts, averaged over persons.
+
+    The parts are those of the body or, of heatmaps, the cells of a grid.
+    """
+    maps = encoder.features(x)
+    if not isinstance(encoder, JointEncoder):
+        cells = adaptive_avg_pool2d(maps.flatten(1, 2), _CELLS)
+        each = cells.unflatten(1, maps.shape[1:3]).flatten(3)[:, None]  # (n, 1, D, T', cells)
+        valid = None
+    else:
+        each = torch.stack([maps[..., part].mean(-1) for part in body_parts(encoder.layout)], -1)
+    moments = torch.cat([each.mean(3), each.std(3, correction=0)], 2)  # (n, M, 2 D, P)
+    weights = torch.ones_like(moments[:, :, 0, 0]) if valid is None else valid.to(moments.dtype)
+    return (moments * weights[:, :, None, None]).sum(1) / weights.sum(1).clamp(min=1)[:, None, None]
 
 
 def untrained(encoder: Encoder, seed: int, clips: Iterable[Input] | None = None) -> Encoder:
@@ -124,19 +163,6 @@ def coordinates(clips: Clips, fill: bool) -> np.ndarray:
     return torch.cat(rows).cpu().numpy()
 
 
-def fill_gaps(points: Tensor, seen: Tensor) -> Tensor:
-    """``points`` (N, M, T, V, C) with each joint's frames outside ``seen`` (N, M, T, V) interpolated in time."""
-    last = points.shape[2] - 1
-    time = torch.arange(last + 1, device=points.device)[:, None].expand_as(seen)
-    before = torch.where(seen, time, -1).cummax(2).values
-    after = torch.where(seen, time, last + 1).flip(2).cummin(2).values.flip(2)
-    start, end = torch.where(before < 0, after, before), torch.where(after > last, before, after)
-    weight = ((time - start) / (end - start).clamp_min(1)).clamp(0, 1)[..., None]
-    start, end = (index.clamp(0, last)[..., None].expand_as(points) for index in (start, end))
-    filled = points.gather(2, start) * (1 - weight) + points.gather(2, end) * weight
-    return torch.where(seen.any(2, keepdim=True)[..., None], filled, points)
-
-
 def rescale(features: np.ndarray, pool: np.ndarray, whiten: str) -> np.ndarray:
     """Features (n, F) centred on their mean over the unlabelled ``pool`` (P, F) and rescaled by its statistics.
 
@@ -152,6 +178,13 @@ def rescale(features: np.ndarray, pool: np.ndarray, whiten: str) -> np.ndarray:
         _, singular, axes = np.linalg.svd(pool - mean, full_matrices=False)
         centred = centred @ axes.T / _damped(singular / np.sqrt(len(pool)))
     return centred.astype(np.float32)
+
+
+def fuse(blocks: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """Centred features (n, F_i) side by side, each with a mean squared norm of 1 over the first ``count`` rows."""
+    norms = [np.sqrt(np.square(block[:count], dtype=np.float64).sum(1).mean()) for block in blocks]
+    return np.concatenate([block / max(norm, 1e-12) for block, norm in zip(blocks, norms, strict=True)], 1,
+                          dtype=np.float32)
 
 
 def _damped(spread: np.ndarray) -> np.ndarray:

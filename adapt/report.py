@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from adapt.results import Difference, Row, shown
 from skelcore.files import atomic
 
-COLOURS = {"pretrained": "#0b6fb8", "scratch": "#d1711c", "uncalibrated": "#8a5cb5", "raw": "#6b6b6b",
+COLOURS = {"pretrained": "#0b6fb8", "fused": "#1a9850", "scratch": "#d1711c",
+           "uncalibrated": "#8a5cb5", "statistics": "#c51b7d", "raw": "#6b6b6b",
            "filled": "#111111"}
 
 
@@ -23,6 +24,13 @@ def table(rows: Sequence[Row]) -> list[list[str]]:
     cells = {(row.name, row.k): f"{100 * row.mean:.1f} ± {100 * row.half_width:.1f}" for row in rows}
     return [["features/head", *(f"{k}-shot" for k in shots)],
             *([name, *(cells[name, k] for k in shots)] for name in dict.fromkeys(row.name for row in rows))]
+
+
+def label_table(all_labels: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+    """Header and one line a representation: accuracy in percent with all labels of the support split."""
+    methods = list(next(iter(all_labels.values())))
+    return [["all labels", *methods],
+            *([name, *(f"{100 * found[method]:.1f}" for method in methods)] for name, found in all_labels.items())]
 
 
 def difference_table(differences: Sequence[Difference]) -> list[list[str]]:
@@ -49,7 +57,8 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
 
 
-def page(rows: Sequence[Row], differences: Sequence[Difference], facts: Sequence[str], command: str) -> str:
+def page(rows: Sequence[Row], differences: Sequence[Difference], all_labels: Mapping[str, Mapping[str, float]],
+         facts: Sequence[str], command: str) -> str:
     """``results.md``."""
     draws, inits = len(rows[0].accuracy), max(len(row.inits) for row in rows)
     notes = [f"Accuracy in percent over {draws} nested draws of the support: mean ± 95 % t-interval. The interval is "
@@ -61,6 +70,8 @@ def page(rows: Sequence[Row], differences: Sequence[Difference], facts: Sequence
     parts = ["# Few-shot evaluation", "\n".join(f"* {fact}" for fact in facts), " ".join(notes), markdown(table(rows))]
     if differences:
         parts += ["In points, on the same draws:", markdown(difference_table(differences))]
+    if all_labels:
+        parts += ["With every label of the support split, one initialisation:", markdown(label_table(all_labels))]
     row = shown(rows)
     parts += ["![accuracy against k](accuracy.png)", "![confusion matrix](confusion.png)",
               f"Confusion matrix of `{row.name}` at {row.k}-shot, a fixed choice and not the best on the queries.",

@@ -9,6 +9,8 @@
 * ``draws``: ``seeds``, and under ``sha256`` for each k the hash of each draw's sorted ids, one a line
 * ``rows``: per ``representation``, ``method`` and ``k``: ``accuracy`` of each draw, their ``mean`` and ``half_width``
   of its 95 % t-interval, ``mean_class`` (the mean over classes), and ``inits``, the mean of each random initialisation
+* ``all_labels``: per ``representation`` the accuracy, of the first initialisation, of the nearest neighbour (`knn`) and
+  of a linear layer (`linear`) that are given every label of the support split
 * ``differences``: per ``method``, ``k`` and ``minus``: ``mean`` and ``half_width`` of the paired difference between the
   pretrained encoder and that control on the same draws
 """
@@ -79,7 +81,7 @@ def differences(rows: list[Row]) -> list[Difference]:
     """Pretrained minus each control for every head and k."""
     found = {(each.representation, each.method, each.k): np.array(each.accuracy) for each in rows}
     return [Difference(method, k, minus, *interval(values - found[minus, method, k]))
-            for minus in ("scratch", "uncalibrated", "raw", "filled")
+            for minus in ("scratch", "uncalibrated", "statistics", "raw", "filled")
             for (representation, method, k), values in found.items()
             if representation == "pretrained" and (minus, method, k) in found]
 
@@ -98,10 +100,10 @@ def versions() -> dict[str, str]:
 
 
 def write(path: Path, command: str, config: dict[str, Any], data: dict[str, Any], checkpoint: dict[str, Any] | None,
-          draws: dict[str, Any], rows: list[Row]) -> dict[str, Any]:
+          draws: dict[str, Any], rows: list[Row], all_labels: dict[str, dict[str, float]]) -> dict[str, Any]:
     """Write ``results.json`` and return its content."""
     content = {"schema": SCHEMA, "command": command, "config": config, "versions": versions(), "data": data,
                "checkpoint": checkpoint, "draws": draws, "rows": [asdict(each) for each in rows],
-               "differences": [asdict(each) for each in differences(rows)]}
+               "all_labels": all_labels, "differences": [asdict(each) for each in differences(rows)]}
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
     return content

@@ -15,8 +15,8 @@ from typing import Any, TypeGuard
 import numpy as np
 import torch
 
-from adapt import cache, episodes, evaluate, features, report, results
-from adapt.config import COORDINATES, AdaptConfig
+from adapt import cache, episodes, evaluate, features, finetune, kinematics, probe, report, results
+from adapt.config import COORDINATES, TUNED, AdaptConfig
 from skelcore import checkpoint, command
 from skelcore import config as configs
 from skelcore.encoders import Encoder
@@ -24,7 +24,10 @@ from skelcore.errors import InputError
 from skelcore.files import write_text
 from skelcore.layouts import Layout
 from skelcore.progress import Progress
+from skelcore.sources import FrontView
 from skelcore.store import Store, Subset, open_store
+
+Probed = dict[str, dict[str, float]]  # representation -> method -> accuracy
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,8 @@ def execute(config: AdaptConfig) -> None:
     task = prepare(config)
     for note in _notes(config, task):
         print(note)
-    rows, predictions = _evaluate(config, task)
-    _write(config, task, rows, predictions)
+    rows, predictions, all_labels = _evaluate(config, task)
+    _write(config, task, rows, predictions, all_labels)
 
 
 def prepare(config: AdaptConfig) -> Task:
@@ -85,7 +88,9 @@ def prepare(config: AdaptConfig) -> Task:
     device = _device(config.device)
     store = open_store(config.data, config.data_layout)
     drawn = episodes.draw(store, config.support, config.query, config.k_shot, config.draws, config.seed)
-    used = Subset(store, drawn.used)
+    if config.project and store.channels != 3:
+        raise InputError(f"project=true is for 3D poses; those of data={config.data} are 2D: leave it out")
+    used = FrontView(store, drawn.used) if config.project else Subset(store, drawn.used)
     source = None if config.checkpoint is None else _source(config, used, device)
     persons = source.clips.persons if source else config.persons or 1
     return Task(store, drawn, used, kinds, source, persons, device)
@@ -141,9 +146,11 @@ def _source(config: AdaptConfig, store: Store, device: torch.device) -> Source:
     encoder, meta = checkpoint.load_encoder(path)
     note = _check_layout(config, store.layout, encoder.layout)
     frames, persons, stream = meta.get("frames"), meta.get("persons", 1), meta.get("stream")
-    if not (_positive(frames) and _positive(persons) and isinstance(stream, str)):
-        raise InputError(f"checkpoint={path}: must hold `frames` and `persons` (positive numbers) and `stream` (its "
-                         f"name), got {frames!r}, {persons!r} and {stream!r}")
+    fill = meta.get("fill", 0.0)
+    if not (_positive(frames) and _positive(persons) and isinstance(stream, str) and _fraction(fill)):
+        raise InputError(f"checkpoint={path}: must hold `frames` and `persons` (positive numbers), `stream` (its name) "
+                         f"and `fill` (a score below 1, or nothing), got {frames!r}, {persons!r}, {stream!r} and "
+                         f"{fill!r}")
     try:
         accepted = encoder.accepts(store.channels, stream)
     except InputError as error:
@@ -156,9 +163,13 @@ def _source(config: AdaptConfig, store: Store, device: torch.device) -> Source:
                          f"{store.channels}D poses of {config.data} do not give; use a checkpoint pretrained on such "
                          "data")
     clips = features.Clips(store, config.frames or frames, config.persons or persons, encoder.layout, stream,
-                           config.batch_size, config.workers, device)
+                           fill, config.batch_size, config.workers, device)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return Source(features.freeze(encoder).to(device), digest, clips, note)
+
+
+def _fraction(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and 0 <= value < 1
 
 
 def _positive(value: object) -> TypeGuard[int]:
@@ -179,48 +190,78 @@ def _check_layout(config: AdaptConfig, data: Layout, wanted: Layout) -> str:
             f"joints it cannot give: {', '.join(absent) or 'none'}")
 
 
-def _evaluate(config: AdaptConfig, task: Task) -> tuple[list[results.Row], dict[tuple[str, int], np.ndarray]]:
-    """The table's rows, and each row's predictions (D, Q) by name and k (of the first initialisation)."""
+def _evaluate(config: AdaptConfig, task: Task) -> tuple[list[results.Row], dict[tuple[str, int], np.ndarray], Probed]:
+    """The table's rows, each row's predictions (D, Q) by name and k (of the first initialisation), and what all labels
+    give."""
     rows: list[results.Row] = []
+    all_labels: Probed = {}
     predictions: dict[tuple[str, int], np.ndarray] = {}
-    shots = sorted(config.k_shot)
+    tuned = task.drawn.first(config.finetune_draws)
     for kind in task.kinds:
         variants = [(torch.from_numpy(pool).to(task.device), torch.from_numpy(queries).to(task.device))
                     for pool, queries in _features(config, task, kind)]
+        if found := probe.accuracies(task.drawn, *variants[0]):
+            all_labels[kind] = found
         for method in config.methods:
-            for k in shots:
-                predicted = [evaluate.predict(method, task.drawn, *pair, k) for pair in variants]
-                overall, by_class = map(np.stack, zip(*(evaluate.accuracies(each, task.drawn) for each in predicted),
+            if method == "finetune" and (kind not in TUNED or task.source is None):
+                continue
+            drawn = tuned if method == "finetune" else task.drawn
+            for k in sorted(config.k_shot):
+                if method == "finetune" and task.source is not None:
+                    predicted = [_tuned(config, task.source, kind, drawn, k)]
+                else:
+                    predicted = [evaluate.predict(method, drawn, *pair, k) for pair in variants]
+                overall, by_class = map(np.stack, zip(*(evaluate.accuracies(each, drawn) for each in predicted),
                                                       strict=True))
                 rows.append(results.row(kind, method, k, overall, by_class))
                 predictions[rows[-1].name, k] = predicted[0]
-    return rows, predictions
+    return rows, predictions, all_labels
+
+
+def _tuned(config: AdaptConfig, source: Source, kind: str, drawn: episodes.Episodes, k: int) -> np.ndarray:
+    encoder = source.encoder if kind == "pretrained" else features.untrained(source.encoder, config.seed)
+    return finetune.predict(encoder, source.clips, drawn, k, config.finetune_steps, config.seed)
 
 
 def _features(config: AdaptConfig, task: Task, kind: str) -> list[tuple[np.ndarray, np.ndarray]]:
     """Pool (P, F) and query (Q, F) features, centred and rescaled, of each initialisation of a representation."""
     count = len(task.drawn.pool)
-    if kind in COORDINATES or task.source is None:
-        clips = features.Clips(task.used, config.raw_frames, task.persons, task.used.layout)
-        found = [_cached(config, clips, {"kind": kind}, lambda: features.coordinates(clips, fill=kind == "filled"))]
+    if kind in ("statistics", "fused"):
+        found = kinematics.statistics(_coordinates(config, task))
+        blocks = [features.rescale(block, block[:count], "none") for block in found]
+        if kind == "fused":
+            learned, = _found(config, task, "pretrained")
+            blocks.append(features.rescale(learned, learned[:count], config.whiten))
+        scaled = [features.fuse(blocks, count)]
     else:
-        found = [_encoded(config, task.source, kind, config.seed + init, count)
-                 for init in range(1 if kind == "pretrained" else config.scratch_inits)]
-    scaled = [features.rescale(each, each[:count], config.whiten) for each in found]
+        scaled = [features.rescale(each, each[:count], config.whiten) for each in _found(config, task, kind)]
     return [(each[:count], each[task.drawn.query_rows]) for each in scaled]
 
 
+def _found(config: AdaptConfig, task: Task, kind: str) -> list[np.ndarray]:
+    """Features (P + Q, F) of each initialisation, as they are."""
+    if kind in COORDINATES or task.source is None:
+        clips = _coordinates(config, task)
+        return [_cached(config, clips, {"kind": kind}, lambda: features.coordinates(clips, fill=kind == "filled"))]
+    inits = 1 if kind == "pretrained" else config.scratch_inits
+    return [_encoded(config, task.source, kind, config.seed + init, len(task.drawn.pool)) for init in range(inits)]
+
+
+def _coordinates(config: AdaptConfig, task: Task) -> features.Clips:
+    return features.Clips(task.used, config.raw_frames, task.persons, task.used.layout)
+
+
 def _encoded(config: AdaptConfig, source: Source, kind: str, seed: int, pool: int) -> np.ndarray:
-    segments = config.segments if config.pool == "segments" else None
+    pooling = (config.pool, config.segments if config.pool == "segments" else 1)
     random = {"spec": source.encoder.spec, "seed": seed, "pool": pool}
-    key = {"kind": kind, "segments": segments, "encoder": source.sha256 if kind == "pretrained" else random}
+    key = {"kind": kind, "pooling": pooling, "encoder": source.sha256 if kind == "pretrained" else random}
 
     def compute() -> np.ndarray:
         encoder = source.encoder
         if kind != "pretrained":
             calibration = source.clips.mixed_inputs(source.encoder, pool) if kind == "scratch" else None
             encoder = features.untrained(encoder, seed, calibration)
-        return features.encode(encoder, _counted(source.clips, encoder), segments)
+        return features.encode(encoder, _counted(source.clips, encoder), *pooling)
 
     return _cached(config, source.clips, key, compute)
 
@@ -235,13 +276,14 @@ def _counted(clips: features.Clips, encoder: Encoder) -> Iterator[features.Input
 def _cached(config: AdaptConfig, clips: features.Clips, key: dict[str, Any],
             compute: Callable[[], np.ndarray]) -> np.ndarray:
     ids = hashlib.sha256("\n".join(clips.store.ids).encode()).hexdigest()
-    key = key | {"version": 2, "data": clips.store.fingerprint, "ids": ids, "frames": clips.frames,
-                 "persons": clips.persons, "layout": clips.layout.name, "stream": clips.stream}
+    key = key | {"version": 3, "data": clips.store.fingerprint, "ids": ids, "frames": clips.frames,
+                 "persons": clips.persons, "layout": clips.layout.name, "stream": clips.stream, "fill": clips.fill,
+                 "channels": clips.store.channels}
     return cache.cached(_cache_folder(config), key, compute)
 
 
 def _write(config: AdaptConfig, task: Task, rows: list[results.Row],
-           predictions: dict[tuple[str, int], np.ndarray]) -> None:
+           predictions: dict[tuple[str, int], np.ndarray], all_labels: Probed) -> None:
     """Everything but the table's JSON first, so that a folder with ``results.json`` is complete."""
     drawn, source = task.drawn, task.source
     folder = Path(config.output)
@@ -252,13 +294,13 @@ def _write(config: AdaptConfig, task: Task, rows: list[results.Row],
              f"checkpoint: `{config.checkpoint}`, sha256 {source.sha256[:16]}" if source else "checkpoint: none",
              f"statistics: {_statistics(drawn)}"]
     compared = results.differences(rows)
-    write_text(folder / "results.md", report.page(rows, compared, facts, again))
+    write_text(folder / "results.md", report.page(rows, compared, all_labels, facts, again))
     report.plot_accuracy(folder / "accuracy.png", rows)
     row = results.shown(rows)
     report.plot_confusion(folder / "confusion.png", evaluate.confusion(predictions[row.name, row.k], drawn),
                           drawn.classes, f"{row.name}, {row.k}-shot: {100 * row.mean:.1f} %")
     results.write(folder / "results.json", again, config.model_dump(mode="json"), _data(config, task),
-                  _checkpoint(config, source), _draws(config, drawn), rows)
+                  _checkpoint(config, source), _draws(config, drawn), rows, all_labels)
     print("\n".join(facts) + "\n\n" + report.text(report.table(rows)))
     if compared:
         print("\n" + report.text(report.difference_table(compared)))

@@ -87,13 +87,15 @@ def test_the_confusion_matrix_is_of_a_head_that_no_accuracy_chooses():
         assert (results.shown(found).name, results.shown(found).k) == ("pretrained/ridge", 5)
         assert results.shown(found[:4]).name == "raw/ridge"
         assert results.shown([row for row in found if row.method != "ridge"]).name == "pretrained/rbf"
-        assert "`pretrained/ridge` at 5-shot, a fixed choice" in report.page(found, [], [], "a command")
+        assert "`pretrained/ridge` at 5-shot, a fixed choice" in report.page(found, [], {}, [], "a command")
 
 
 def test_the_page_says_how_far_initialisations_lie_apart():
     accuracy = np.array([[0.5, 0.6], [0.58, 0.7]])  # means 0.55 and 0.64
-    page = report.page([results.row("scratch", "rbf", 1, accuracy, accuracy)], [], ["a fact"], "a command")
+    page = report.page([results.row("scratch", "rbf", 1, accuracy, accuracy)], [],
+                       {"raw": {"knn": 0.5, "linear": 0.625}}, ["a fact"], "a command")
     assert "mean of 2 initialisations for each draw; they lie up to 9.0 points apart" in page
+    assert "| raw | 50.0 | 62.5 |" in page
 
 
 def test_the_table_shows_percent_and_half_width():

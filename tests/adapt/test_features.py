@@ -7,6 +7,8 @@ from skelcore import annotations, layouts, views
 from skelcore.encoders import build
 from skelcore.errors import InputError
 from skelcore.store import Subset
+from skelcore.views.fill import fill, fill_gaps
+from skelcore.views.parts import body_parts
 from tests.adapt import clips as made
 
 
@@ -30,7 +32,7 @@ def test_gaps_are_filled_as_numpy_interpolates():
         frames = np.flatnonzero(seen[n, m, :, v])
         if len(frames):
             wanted[n, m, :, v, c] = np.interp(np.arange(9), frames, points[n, m, frames, v, c])
-    found = features.fill_gaps(torch.from_numpy(points), torch.from_numpy(seen)).numpy()
+    found = fill_gaps(torch.from_numpy(points), torch.from_numpy(seen)).numpy()
     np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
@@ -46,17 +48,19 @@ def test_raw_features_do_not_depend_on_place_size_or_batch(store):
     np.testing.assert_allclose(features.coordinates(clips_of(Moved(**vars(store))), fill=True), raw, atol=2e-3)
 
 
-@pytest.mark.parametrize("segments", [None, 3])
-def test_encoder_features_do_not_depend_on_batch_or_order(store, segments):
+@pytest.mark.parametrize(("name", "pooling", "size"), [
+    ("stgcn++", ("mean",), 1), ("stgcn++", ("segments", 3), 3), ("stgcn++", ("parts",), 12),
+    ("x3d-shallow", ("parts",), 18)])
+def test_encoder_features_do_not_depend_on_batch_or_order(store, name, pooling, size):
     torch.manual_seed(0)
-    encoder = build("stgcn++", store.layout, width=8)
+    encoder = build(name, store.layout, width=8)
     state = {key: value.clone() for key, value in encoder.state_dict().items()}
-    whole = features.encode(encoder, clips_of(store).inputs(encoder), segments)
-    assert whole.shape == (len(store), encoder.dim * (segments or 1))
-    single = features.encode(encoder, clips_of(store, batch_size=1).inputs(encoder), segments)
+    whole = features.encode(encoder, clips_of(store).inputs(encoder), *pooling)
+    assert whole.shape == (len(store), encoder.dim * size)
+    single = features.encode(encoder, clips_of(store, batch_size=1).inputs(encoder), *pooling)
     np.testing.assert_allclose(single, whole, atol=1e-5)
     order = np.random.default_rng(0).permutation(len(store))
-    shuffled = features.encode(encoder, clips_of(Subset(store, order)).inputs(encoder), segments)
+    shuffled = features.encode(encoder, clips_of(Subset(store, order)).inputs(encoder), *pooling)
     np.testing.assert_allclose(shuffled, whole[order], atol=1e-5)
     assert encoder.training  # the mode is given back
     for key, value in encoder.state_dict().items():
@@ -79,20 +83,50 @@ def test_segments_keep_the_temporal_order_that_the_mean_forgets(store):
     valid = torch.tensor([[True, False]] * 2)
     first, second = features.encode(Echo(), [(x, valid)])
     np.testing.assert_array_equal(first, second)
-    first, second = features.encode(Echo(), [(x, valid)], segments=2)
+    first, second = features.encode(Echo(), [(x, valid)], "segments", 2)
     np.testing.assert_array_equal(first, [1, 0] * 3)
     np.testing.assert_array_equal(second, [0, 1] * 3)
     # One segment is the pooled output of a real encoder.
     encoder = build("stgcn++", store.layout, width=8)
-    np.testing.assert_allclose(features.encode(encoder, clips_of(store).inputs(encoder), segments=1),
+    np.testing.assert_allclose(features.encode(encoder, clips_of(store).inputs(encoder), "segments", 1),
                                features.encode(encoder, clips_of(store).inputs(encoder)), atol=1e-5)
+
+
+def test_parts_have_the_mean_and_deviation_of_those_who_are_there(store):
+    encoder = build("stgcn++", store.layout, width=8).eval()
+    x = torch.randn(3, 2, 16, 17, 3)
+    valid = torch.tensor([[True, True], [True, False], [True, True]])
+    found = features.encode(encoder, [(x, valid)], "parts").reshape(3, 2, encoder.dim, 6)
+    maps = encoder.features(x).detach().numpy()  # (n, M, D, T', V)
+    joints = store.layout.joints
+    arm = [joints.index(f"left_{name}") for name in ("elbow", "wrist")]
+    number = body_parts(store.layout).index(arm)
+    for clip, persons in enumerate(([0, 1], [0], [0, 1])):
+        curves = maps[clip, persons][..., arm].mean(-1)
+        np.testing.assert_allclose(found[clip, 0, :, number], curves.mean(-1).mean(0), atol=1e-5)
+        np.testing.assert_allclose(found[clip, 1, :, number], curves.std(-1).mean(0), atol=1e-5)
+
+
+def test_every_joint_is_of_one_part():
+    for name in layouts.LAYOUTS:
+        layout = layouts.get(name)
+        assert sorted(joint for part in body_parts(layout) for joint in part) == list(range(len(layout)))
+
+
+def test_fused_blocks_have_the_same_share_of_a_distance():
+    rng = np.random.default_rng(0)
+    wide, narrow = (features.rescale(each, each, "standard") for each in (rng.normal(size=(400, 50)),
+                                                                          7 * rng.normal(size=(400, 5))))
+    fused = features.fuse([wide, narrow], 400)
+    shares = [(fused[:, part] ** 2).sum(1).mean() for part in (slice(50), slice(50, None))]
+    assert shares == pytest.approx([1, 1], rel=1e-5)
 
 
 def test_an_empty_clip_has_finite_features(store):
     keypoints, scores = torch.zeros(1, 2, 16, 17, 2), torch.zeros(1, 2, 16, 17)
     x = views.features(views.normalise(keypoints, scores), scores, store.layout, "joint")
     encoder = build("stgcn++", store.layout, width=8)
-    assert np.isfinite(features.encode(encoder, [(x, torch.tensor([[True, False]]))], 4)).all()
+    assert np.isfinite(features.encode(encoder, [(x, torch.tensor([[True, False]]))], "segments", 4)).all()
 
 
 def test_scratch_differs_by_seed_only_and_sees_only_the_pool(store):
@@ -201,3 +235,14 @@ def test_data_in_another_layout_reach_the_encoder_converted(tmp_path):
     assert x.shape[3] == 17 and valid[:, 0].all() and not valid[:, 1].any()
     eyes = coco.index("left_eye", "right_eye", "left_ear", "right_ear")
     assert (x[..., eyes, -1] == 0).all() and (x[:, 0, :, coco.index("left_wrist")[0], -1] > 0).any()
+
+
+def test_filled_joints_get_their_score_and_unknown_ones_stay_missing():
+    keypoints, scores = torch.randn(2, 1, 6, 3, 2), torch.rand(2, 1, 6, 3) + 0.1
+    scores[0, 0, 2:4, 0], scores[1, 0, :, 2] = 0, 0
+    points, filled = fill(keypoints, scores, 0.3)
+    assert filled[0, 0, 2:4, 0].tolist() == pytest.approx([0.3, 0.3]) and not filled[1, 0, :, 2].any()
+    seen = scores > 0
+    torch.testing.assert_close(points[seen], keypoints[seen])
+    torch.testing.assert_close(filled[seen], scores[seen])
+    assert fill(keypoints, scores, 0.0)[1] is scores

@@ -14,6 +14,7 @@ from skelcore.encoders import build
 from tests.adapt import clips as made
 from tests.paths import ROOT
 
+KINDS = ("pretrained", "fused", "scratch", "uncalibrated", "statistics", "raw", "filled")
 CONFIG = str(ROOT / "configs/adapt/base.yaml")
 
 
@@ -48,14 +49,14 @@ def test_the_whole_folder_and_its_schema(data, weights, tmp_path, capsys):
                                                      "config.yaml", "cache"}
     found = content(out)
     assert set(found) == {"schema", "command", "config", "versions", "data", "checkpoint", "draws", "rows",
-                          "differences"}
+                          "all_labels", "differences"}
     assert found["schema"] == 1 and found["config"]["k_shot"] == [1, 3]
     assert found["data"]["support"] == {"split": "train", "clips": 18} and len(found["data"]["fingerprint"]) == 64
     assert found["checkpoint"]["spec"]["name"] == "stgcn++" and len(found["checkpoint"]["sha256"]) == 64
     assert found["draws"]["seeds"] == [0, 1, 2, 3]
     assert {k: len(set(hashes)) for k, hashes in found["draws"]["sha256"].items()}["3"] == 4
     rows = {(row["representation"], row["method"], row["k"]): row for row in found["rows"]}
-    assert set(rows) == {(kind, method, k) for kind in ("pretrained", "scratch", "uncalibrated", "raw", "filled")
+    assert set(rows) == {(kind, method, k) for kind in KINDS
                          for method in ("prototype", "ridge", "rbf", "logistic") for k in (1, 3)}
     for (kind, _, _), row in rows.items():
         assert len(row["accuracy"]) == 4 and len(row["inits"]) == (3 if kind in ("scratch", "uncalibrated") else 1)
@@ -65,7 +66,8 @@ def test_the_whole_folder_and_its_schema(data, weights, tmp_path, capsys):
     for each in found["differences"]:
         pair = [np.array(rows[kind, each["method"], each["k"]]["accuracy"]) for kind in ("pretrained", each["minus"])]
         assert each["mean"] == pytest.approx((pair[0] - pair[1]).mean())
-    assert len(found["differences"]) == 4 * 4 * 2
+    assert len(found["differences"]) == 5 * 4 * 2
+    assert set(found["all_labels"]) == set(KINDS) and found["all_labels"]["filled"]["linear"] > 0.95
     page = (out / "results.md").read_text()
     assert found["command"] in page and "| pretrained/rbf |" in page
     assert "pretrained/rbf" in printed.out and "prototype: pretrained - scratch" in printed.out
@@ -107,7 +109,7 @@ def test_without_a_checkpoint_only_coordinate_rows_and_a_note(data, tmp_path, ca
     assert status == 0
     assert "no checkpoint was given" in printed.out
     found = content(tmp_path)
-    assert {row["representation"] for row in found["rows"]} == {"raw", "filled"}
+    assert {row["representation"] for row in found["rows"]} == {"statistics", "raw", "filled"}
     assert found["checkpoint"] is None and found["differences"] == []
 
 
