@@ -38,8 +38,9 @@ def save(path: str | Path, contents: Mapping[str, Any]) -> None:
     try:
         with atomic(path) as file:
             torch.save(dict(contents), file)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        raise RunError(f"{path}: cannot write the checkpoint: {_one_line(error)}") from error
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError, while handling the OSError
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise RunError(f"{path}: cannot write the checkpoint: {_one_line(reason)}") from error
 
 
 def load(path: str | Path, stand_ins: Sequence[tuple[Callable[..., Any], str]] = ()) -> dict[str, Any]:

@@ -12,6 +12,7 @@ COMMANDS = {
     "harvest": ("harvest.run", "video files and URLs -> pose shards"),
     "pretrain": ("pretrain.run", "pose shards -> encoder, without labels"),
     "adapt": ("adapt.run", "encoder + k labelled clips -> few-shot table"),
+    "study": ("skelcore.study", "every objective on every encoder, measured alike, as one table"),
     "demo": ("skelcore.demo", "the whole chain on rendered people, offline"),
     "encoders": ("skelcore.costs", "what each encoder costs: parameters, MACs, clips/s here"),
     "import-weights": ("skelcore.import_weights", "weights of PYSKL and its family -> checkpoint"),

@@ -20,6 +20,7 @@ TEXT = (ROOT / "README.md").read_text()
 QUICK = {
     "harvest/run.py": ["shard_size=2", "workers=1"],
     "pretrain/run.py": ["epochs=2", "batch_size=2", "frames=16", "encoder.width=8", "objective.expander=32"],
+    "pretrain": ["epochs=2", "batch_size=2", "frames=16", "encoder.width=32"],
     "adapt/run.py": ["draws=2", "scratch_inits=1"],
     "encoders": ["--no-timing"],
     "import-weights": [],
