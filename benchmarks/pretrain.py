@@ -129,7 +129,7 @@ def endless(batches: Loader) -> Iterator[Batch]:
 def ready(objective: Objective, seen: tuple[Tensor, ...]) -> list[tuple[Tensor, Tensor | None]]:
     """What the encoder reads in each of its passes: an input, and the valid persons or the tokens kept."""
     if isinstance(objective, MaskedMotion):
-        return [(seen[0][:, 0], seen[2][:, 0])]
+        return [(seen[0][:, 0], kept[:, 0]) for kept in (seen[2], *seen[6:])]
     views = zip(seen[::2], seen[1::2], strict=False)  # the clips' weights come last
     return [objective.encoder.inputs(*view, objective.setting.stream) for view in views]
 
@@ -241,9 +241,10 @@ def decoders(device: str, folder: Path, data: str) -> None:
     print(f"\n3. masked motion on {device}, clips/s\n{'':44}{'full':>9}{'light':>9}{'ratio':>9}")
     for case in (MASKED, WIDE_MASKED):
         with mock.patch.dict(OBJECTIVES, masked_motion=FullMaskedMotion):
-            full = case.trainer(folder, data, device, "objective.asked=1.0")
+            full = case.trainer(folder, data, device, "objective.asked=1.0", "objective.pooled=0")
         runs = {}
-        for name, trainer in {"full": full, "light": case.trainer(folder, data, device)}.items():
+        light = case.trainer(folder, data, device, "objective.pooled=0")
+        for name, trainer in {"full": full, "light": light}.items():
             runs[name] = pieces(trainer, endless(loader(trainer.dataset, trainer.sampler, 0)))["loop"]
         found = {name: cost.on(device) for name, cost in costs(runs, case.rounds, device).items()}
         title = f"{case.title}, {full.config.frames} frames"

@@ -158,7 +158,8 @@ class FullMaskedMotion(MaskedMotion):
         tokens = len(encoder.layout) * -(-setting.frames // PATCH)
         self.decoder = FullDecoder(tokens, encoder.dim, PATCH * (encoder.in_channels - 1))
 
-    def _predict(self, x: Tensor, valid: Tensor, kept: Tensor, wanted: Tensor) -> Tensor:
-        kept, wanted = by_person(kept, valid), by_person(wanted, valid)
-        memory = self.encoder.encode(keep(self.encoder.tokens(by_person(x, valid)), kept))
-        return keep(self.decoder(memory, kept), wanted).unflatten(-1, (PATCH, -1))
+    def _remember(self, x: Tensor, valid: Tensor, kept: Tensor) -> Tensor:
+        return self.decoder(super()._remember(x, valid, kept), by_person(kept, valid))
+
+    def _predict(self, memory: Tensor, x: Tensor, valid: Tensor, wanted: Tensor) -> Tensor:
+        return keep(memory, by_person(wanted, valid)).unflatten(-1, (PATCH, -1))
