@@ -63,6 +63,12 @@ class AdaptConfig(Config):
     device: str = Field("auto", description="auto (GPU when there is one), cpu, cuda, cuda:0, ...")
 
     @model_validator(mode="after")
+    def _something_to_tune(self) -> AdaptConfig:
+        if set(self.methods) == {"finetune"} and not TUNED & set(self.representations):
+            raise ValueError(f"finetune starts from {' or '.join(sorted(TUNED))}; add one of them to representations")
+        return self
+
+    @model_validator(mode="after")
     def _no_repeats(self) -> AdaptConfig:
         for name in ("k_shot", "representations", "methods"):
             values = getattr(self, name)

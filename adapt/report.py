@@ -93,6 +93,8 @@ def plot_accuracy(path: Path, rows: Sequence[Row]) -> None:
     for panel, method in zip(panels, methods, strict=True):
         for name in dict.fromkeys(row.representation for row in rows):
             line = sorted((row for row in rows if row.name == f"{name}/{method}"), key=lambda row: row.k)
+            if not line:  # a method that this representation does not take
+                continue
             mean, half = (100 * np.array([getattr(row, part) for row in line]) for part in ("mean", "half_width"))
             panel.plot(shots, mean, "o-", color=COLOURS[name], label=name, markersize=4)
             panel.fill_between(shots, mean - half, mean + half, color=COLOURS[name], alpha=0.18, linewidth=0)

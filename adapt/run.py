@@ -297,7 +297,8 @@ def _write(config: AdaptConfig, task: Task, rows: list[results.Row],
     write_text(folder / "results.md", report.page(rows, compared, all_labels, facts, again))
     report.plot_accuracy(folder / "accuracy.png", rows)
     row = results.shown(rows)
-    report.plot_confusion(folder / "confusion.png", evaluate.confusion(predictions[row.name, row.k], drawn),
+    predicted = predictions[row.name, row.k]
+    report.plot_confusion(folder / "confusion.png", evaluate.confusion(predicted, drawn.first(len(predicted))),
                           drawn.classes, f"{row.name}, {row.k}-shot: {100 * row.mean:.1f} %")
     results.write(folder / "results.json", again, config.model_dump(mode="json"), _data(config, task),
                   _checkpoint(config, source), _draws(config, drawn), rows, all_labels)

@@ -40,6 +40,19 @@ def content(folder):
     return json.loads((folder / "results.json").read_text())
 
 
+@pytest.mark.parametrize("methods", ["[finetune]", "[finetune, prototype]"])
+def test_finetune_stands_beside_heads_where_it_has_something_to_train(data, weights, tmp_path, methods, capsys):
+    status, printed = call(f"data={data}", f"checkpoint={weights}", f"output={tmp_path}", f"methods={methods}", "draws=3",
+                           "k_shot=[1, 2]", "finetune_draws=2", "finetune_steps=2", capsys=capsys)
+    assert status == 0, printed.err
+    tuned = [row for row in content(tmp_path)["rows"] if row["method"] == "finetune"]
+    assert [(row["representation"], row["k"], len(row["accuracy"])) for row in tuned] == [
+        ("pretrained", 1, 2), ("pretrained", 2, 2), ("scratch", 1, 2), ("scratch", 2, 2)]
+    status, printed = call(f"data={data}", f"checkpoint={weights}", f"output={tmp_path}", "methods=[finetune]",
+                           "representations=[raw]", capsys=capsys)
+    assert status == 2 and "finetune starts from pretrained or scratch" in printed.err
+
+
 def test_the_whole_folder_and_its_schema(data, weights, tmp_path, capsys):
     out = tmp_path / "out"
     status, printed = call("--k-shot", 1, 3, f"data={data}", f"checkpoint={weights}", f"output={out}", "draws=4",
