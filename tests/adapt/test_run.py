@@ -42,8 +42,8 @@ def content(folder):
 
 @pytest.mark.parametrize("methods", ["[finetune]", "[finetune, prototype]"])
 def test_finetune_stands_beside_heads_where_it_has_something_to_train(data, weights, tmp_path, methods, capsys):
-    status, printed = call(f"data={data}", f"checkpoint={weights}", f"output={tmp_path}", f"methods={methods}", "draws=3",
-                           "k_shot=[1, 2]", "finetune_draws=2", "finetune_steps=2", capsys=capsys)
+    status, printed = call(f"data={data}", f"checkpoint={weights}", f"output={tmp_path}", f"methods={methods}",
+                           "draws=3", "k_shot=[1, 2]", "finetune_draws=2", "finetune_steps=2", capsys=capsys)
     assert status == 0, printed.err
     tuned = [row for row in content(tmp_path)["rows"] if row["method"] == "finetune"]
     assert [(row["representation"], row["k"], len(row["accuracy"])) for row in tuned] == [
