@@ -19,7 +19,7 @@ NAME = "checkpoint.pt"
 FREE_TO_CHANGE = {"data", "monitor", "output", "device", "workers", "distributed", "num_workers", "save_every_epochs",
                   "keep", "log_every_steps"}
 _PARTS = {"step", "device", "data", "objective", "trained", "optimizer", "scaler", "sampler", "metrics", "history",
-          "seconds", "clips_seen"}
+          "seconds", "clips_seen", "parts"}
 
 
 class Checkpoints:
@@ -67,8 +67,8 @@ class Checkpoints:
         return [name for name in names if re.fullmatch(r"checkpoint-\d+\.pt", name)]
 
 
-def check(state: dict[str, Any], config: dict[str, Any], device: str, where: str) -> None:
-    """Raise InputError unless a run of ``config`` on ``device`` may go on from a checkpoint's ``state``."""
+def check(state: dict[str, Any], config: dict[str, Any], device: str, parts: int, where: str) -> None:
+    """Raise InputError unless a run of ``config`` on ``device`` with views in ``parts`` may go on from ``state``."""
     old = state.get("config")
     if not isinstance(old, dict) or _PARTS.difference(state):
         raise InputError(f"{where} was not written by a pretraining run; choose another output= or remove it")
@@ -76,6 +76,9 @@ def check(state: dict[str, Any], config: dict[str, Any], device: str, where: str
     if differing:
         raise InputError(f"{where} belongs to a run with another configuration ({', '.join(differing)}); "
                          "choose another output= or remove it")
+    if state["parts"] != parts:
+        raise InputError(f"{where} was trained with views drawn in {state['parts']} parts, this run would use {parts}; "
+                         f"take view_parts={state['parts']} or as many processes, or choose another output=")
     if state["device"] != device:
         raise InputError(f"{where} was trained on {state['device']}, whose random numbers {device} cannot go on with; "
                          f"resume with device={state['device']}, or choose another output=")

@@ -6,6 +6,7 @@ import contextlib
 import io
 import math
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -37,6 +38,7 @@ _RAY_SETTINGS = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
 }
 _POLL_SECONDS = 0.5
+_LOST = re.compile(r"Connection (closed|reset|refused)|gloo.*timeout|Broken pipe", re.I)  # as gloo says it
 _GRACE_SECONDS = 60  # in which interrupted workers end their step and save
 
 
@@ -186,6 +188,12 @@ def _torchrun(cuda: bool) -> Iterator[Group]:
         raise RunError(f"the processes do not find each other: {_line(error)}") from None
     try:
         yield Group(rank, world)
+    except dist.DistError as error:
+        raise RunError(f"another process has ended; its own words say why ({_line(error)})") from None
+    except RuntimeError as error:
+        if not _LOST.search(str(error)):
+            raise
+        raise RunError(f"another process has ended; its own words say why ({_line(error)})") from None
     finally:
         dist.destroy_process_group()
 

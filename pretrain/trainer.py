@@ -54,7 +54,11 @@ class Trainer:
         self.checkpoints = Checkpoints(Folder(config.output), config.keep)
         state = self.checkpoints.load()
         if state is not None:
-            check(state, config.model_dump(mode="json"), self.device.type, self.checkpoints.place)
+            check(state, config.model_dump(mode="json"), self.device.type, self.parts, self.checkpoints.place)
+        step = None if state is None else state["step"]
+        if self.group.same(step) != step:
+            raise InputError(f"output={config.output}: processes find different checkpoints there; it must be a place "
+                             "that all of them share")
         self.data = self._open(None if state is None else state["data"])
         self.dataset = ClipDataset(self.data, config.frames, config.persons)
         self.sampler = ClipSampler(self.dataset.lengths, config.batch_size, config.seed, self.group.rank,
@@ -119,7 +123,7 @@ class Trainer:
     def _epoch(self, batches: Loader, board: Board, progress: Progress) -> None:
         """Steps from the sampler's position to the end of its epoch; none where a run was interrupted at that end."""
         shown: dict[str, Tensor] = {}
-        for chunk in _chunks(self.meter.waited(batches), self.config.accumulate):
+        for chunk in _chunks(self.meter.waited(batches), self.config.accumulate, self.sampler):
             shown = self.train_step(chunk)
             logs = self.step % self.config.log_every_steps == 0
             # On a GPU, asking for the loss would wait for it; a NaN stays until the next time it is asked for.
@@ -190,14 +194,15 @@ class Trainer:
         config = self.config
         common = {"persons": config.persons, "fill": config.fill, "config": config.model_dump(mode="json"),
                   "metrics": self.metrics, "provenance": provenance()}
+        # Partners first: a run with its last checkpoint has ended, and has them.
+        for name, (encoder, stream) in self.objective.encoders().items():
+            if encoder is not self.objective.encoder:
+                self.checkpoints.save_partner(name, encoder, config.frames, stream, step=self.step, **common)
         self.checkpoints.save(
             self.encoder, config.frames, config.stream, self.step, device=self.device.type,
             data=self.data.state_dict(), objective=state, trained=trained,
             optimizer=self.optimizer.state_dict(), scaler=self.scaler.state_dict(), sampler=self.sampler.state_dict(),
-            history=self.history, seconds=self.meter.seconds, clips_seen=self.meter.clips, **common)
-        for name, (encoder, stream) in self.objective.encoders().items():
-            if encoder is not self.objective.encoder:
-                self.checkpoints.save_partner(name, encoder, config.frames, stream, step=self.step, **common)
+            history=self.history, seconds=self.meter.seconds, clips_seen=self.meter.clips, parts=self.parts, **common)
 
     def _next(self, batches: Loader, board: Board) -> Loader:
         """What is due between two epochs: a look, a checkpoint, and clips that have come since."""
@@ -216,7 +221,10 @@ class Trainer:
         state = self.group.same(None if grown is None else grown.state_dict())
         if state is None:
             return False
-        self.data = grown or self.data.refresh(state) or self.data
+        known, self.data = list(self.data.classes), grown or self.data.refresh(state) or self.data
+        if self.config.objective.name == "supervised" and list(self.data.classes)[:len(known)] != known:
+            raise RunError(f"{self.config.data[0].uri}: new shards bring new classes, which renumber the old ones; "
+                           "start a new run on them")
         self.dataset = ClipDataset(self.data, self.config.frames, self.config.persons)
         self.sampler.resize(self.dataset.lengths)
         return True
@@ -309,16 +317,17 @@ def _autocast(config: PretrainConfig, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, kinds.get(chosen, torch.bfloat16), enabled=chosen in kinds)
 
 
-def _chunks(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
-    """Lists of ``size`` batches; the last one of an epoch may be shorter."""
+def _chunks(batches: Iterator[Batch], size: int, sampler: ClipSampler) -> Iterator[list[Batch]]:
+    """Lists of ``size`` batches; the last one of an epoch may be shorter.
+
+    It comes before the next batch is asked for, which would move the sampler on to the next epoch.
+    """
     chunk: list[Batch] = []
     for batch in batches:
         chunk.append(batch)
-        if len(chunk) == size:
+        if len(chunk) == size or sampler.step == len(sampler):
             yield chunk
             chunk = []
-    if chunk:
-        yield chunk
 
 
 def _classes(store: Store) -> int:

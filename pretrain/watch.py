@@ -16,7 +16,7 @@ from pretrain.objectives.masked_motion import MaskedMotion
 from skelcore import mixture
 from skelcore.batches import Batch, ClipDataset, ClipSampler, loader
 from skelcore.encoders import Encoder
-from skelcore.errors import InputError
+from skelcore.errors import InputError, RunError
 from skelcore.sequence import PoseSequence
 from skelcore.sources import Source
 from skelcore.store import Store, Subset
@@ -41,6 +41,8 @@ class Watch:
         modes = [(module, module.training) for module in (objective, encoder)]
         objective.eval()
         features, index = self._embed(encoder, self.config.stream)
+        if not np.isfinite(features).all():
+            raise RunError(f"step {step}: features are not finite: lower optimizer.lr, or take precision=bf16 or fp32")
         first, second = self._two_views(encoder)
         shown = {"features/std": monitor.feature_std(features),
                  "features/effective_rank": monitor.effective_rank(features),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import uuid
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from skelcore.errors import InputError
+from skelcore.files import atomic
 from skelcore.remote import reaching
 
 
@@ -90,6 +92,10 @@ class Folder:
     def _copy(self, name: str, path: Path) -> None:
         if self.local is not None:
             path.unlink(missing_ok=True)
-            path.hardlink_to(self.local / name)
+            try:
+                path.hardlink_to(self.local / name)
+            except OSError:  # no hard links there, as on many network drives
+                with (self.local / name).open("rb") as source, atomic(path) as target:
+                    shutil.copyfileobj(source, target)
         else:
             self._files.get_file(self._path(name), str(path))

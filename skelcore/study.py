@@ -14,6 +14,8 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -23,6 +25,7 @@ from pydantic import Field, PositiveInt
 from skelcore import command, study_report
 from skelcore.config import Config
 from skelcore.errors import InputError, RunError
+from skelcore.files import write_text
 from skelcore.progress import Progress
 from skelcore.study_corpus import Condition, Corpus, prepare
 
@@ -93,7 +96,11 @@ def runs(config: StudyConfig) -> list[Run]:
                  group.seeds, group.conditions, group.objectives, group.encoders) if fits(objective, encoder)]
     controls = [Run(None, encoder) for encoder in dict.fromkeys(run.encoder for run in found)]
     # The first encoder's controls are what everything is compared with.
-    return list({run.folder: run for run in [*controls[:1], *found, *controls[1:]]}.values())
+    chosen: dict[str, Run] = {}
+    for run in [*controls[:1], *found, *controls[1:]]:
+        if chosen.setdefault(run.folder, run) != run:
+            raise InputError(f"runs: {run.folder} stands there twice, with other settings")
+    return list(chosen.values())
 
 
 def execute(config: StudyConfig) -> None:
@@ -103,9 +110,14 @@ def execute(config: StudyConfig) -> None:
     todo = [run for run in runs(config) if not _done(config, run)]
     failed = []
     # Spawned, one thread each: two threads of one run gain less than two runs.
-    with (multiprocessing.get_context("spawn").Pool(config.processes, _single_thread) as pool,
+    with (ProcessPoolExecutor(config.processes, multiprocessing.get_context("spawn"), _single_thread) as pool,
           Progress(len(todo), "runs") as progress):
-        for run, trouble in pool.imap_unordered(_Job(config), todo):
+        for future in as_completed([pool.submit(_Job(config), run) for run in todo]):
+            try:
+                run, trouble = future.result()
+            except BrokenProcessPool:
+                raise RunError("a process of the study was killed, perhaps for want of memory; start it again with "
+                               "fewer processes=, it goes on from what is done") from None
             progress.update()
             if trouble:
                 failed.append(f"{run.folder}: {trouble}")
@@ -129,6 +141,7 @@ class _Job:
         with (folder / "log.txt").open("w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
             try:
                 _make(self.config, run, folder)
+                write_text(folder / "made.json", json.dumps(_made(self.config, run), indent=1))
             except (InputError, RunError) as error:
                 return run, str(error)
             except Exception as error:
@@ -166,7 +179,20 @@ def _call(module: str, words: Sequence[str]) -> None:
 
 
 def _done(config: StudyConfig, run: Run) -> bool:
-    return all((Path(config.output) / run.folder / each.name / "results.json").exists() for each in config.evaluations)
+    """Whether a run's results are there; raises InputError for those of a run with another budget."""
+    folder = Path(config.output) / run.folder
+    made = [folder / "made.json", *(folder / each.name / "results.json" for each in config.evaluations)]
+    if not all(path.exists() for path in made):
+        return False
+    if json.loads((folder / "made.json").read_text()) != _made(config, run):
+        raise InputError(f"{folder} was made with other settings; name another output, or remove it")
+    return True
+
+
+def _made(config: StudyConfig, run: Run) -> dict[str, object]:
+    """What a run's results depend on, beside its folder's name."""
+    return {"size": config.size, "settings": [*config.settings, *run.settings], "layout": config.corpus.layout,
+            "draws": config.draws}
 
 
 def _single_thread() -> None:

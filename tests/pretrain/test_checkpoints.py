@@ -18,6 +18,7 @@ from skelcore.folder import Folder
 ENCODER = build("stgcn++", "coco17", width=8)
 STATE: dict[str, Any] = {name: {} for name in (
     "data", "objective", "trained", "optimizer", "scaler", "sampler", "metrics", "history", "seconds", "clips_seen")}
+STATE["parts"] = 2
 CONFIG = {"seed": 0, "epochs": 3, "workers": 0}
 
 
@@ -66,16 +67,17 @@ def test_a_damaged_checkpoint_is_refused_with_the_way_back(tmp_path: Path) -> No
 
 def test_only_a_run_of_the_same_meaning_goes_on() -> None:
     state = {**STATE, "step": 5, "device": "cpu", "config": CONFIG}
-    check(state, {**CONFIG, "workers": 4}, "cpu", "x")
+    check(state, {**CONFIG, "workers": 4}, "cpu", 2, "x")
     for changed, config, device, message in (
             ({}, {**CONFIG, "epochs": 4, "seed": 1}, "cpu", r"^x belongs to .* configuration \(seed, epochs\)"),
             ({}, {**CONFIG, "new": 1}, "cpu", r"\(new\)"), ({}, CONFIG, "cuda", "resume with device=cpu"),
+            ({"parts": 4}, CONFIG, "cpu", "in 4 parts, this run would use 2; take view_parts=4"),
             ({"config": None}, CONFIG, "cpu", "not written by a pretraining run")):
         with pytest.raises(InputError, match=message):
-            check({**state, **changed}, config, device, "x")
+            check({**state, **changed}, config, device, 2, "x")
     for part in STATE:
         with pytest.raises(InputError, match="not written by a pretraining run"):
-            check({key: value for key, value in state.items() if key != part}, CONFIG, "cpu", "x")
+            check({key: value for key, value in state.items() if key != part}, CONFIG, "cpu", 2, "x")
 
 
 def test_a_failed_save_leaves_the_last_one_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

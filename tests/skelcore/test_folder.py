@@ -87,3 +87,15 @@ def test_places_that_cannot_be_are_one_line(tmp_path: Path) -> None:
         Folder("memory://gone").read("a.txt", Path.read_text)
     with pytest.raises(InputError, match=r"memory://gone/a.txt: no such file"):
         Folder("memory://gone").remove("a.txt")
+
+
+def test_a_copy_needs_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError("no links on this drive")
+
+    folder = Folder(str(tmp_path))
+    put(folder, "a.txt", "one")
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    folder.copy("a.txt", "b.txt")
+    put(folder, "a.txt", "two")
+    assert folder.read("b.txt", Path.read_text) == "one"

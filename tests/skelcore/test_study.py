@@ -56,6 +56,15 @@ def test_runs_are_all_fitting_combinations_once_and_a_control_an_encoder() -> No
         f"controls/{name}" for name in ("stgcn++", "transformer", "ctrgcn", "x3d-shallow", "posec3d")}
 
 
+def test_one_folder_is_one_run(tmp_path: Path, clips: Path) -> None:
+    group = {"objectives": ["vicreg"], "encoders": ["stgcn++"]}
+    other = {**group, "settings": ["epochs=2"]}
+    config = configs.load(study.StudyConfig, written(tmp_path, clips, runs=[group, other]))
+    with pytest.raises(InputError, match=r"clean/vicreg-stgcn\+\+-0 stands there twice"):
+        study.runs(config)
+    assert len(study.runs(configs.load(study.StudyConfig, written(tmp_path, clips, runs=[group, group])))) == 2
+
+
 def test_corrupted_clips_are_off_by_a_detectors_errors_and_the_same_every_time(clips: Path) -> None:
     store = open_store(str(clips))
     first, again, other = (list(corrupted(store, seed)) for seed in (0, 0, 1))
@@ -110,7 +119,10 @@ def test_a_study_runs_goes_on_and_tells_of_failures(tmp_path: Path, clips: Path,
     assert "| vicreg | stgcn++ | 1 |" in text and "| statistics | - | 1 |" in text and "| random, calibrated |" in text
     found = tmp_path / "study/clean/vicreg-stgcn++-0/Mannequin/results.json"
     before = found.stat().st_mtime_ns
-    broken = {"objectives": ["vicreg"], "encoders": ["stgcn++"], "seeds": [0, 1], "settings": ["batch_size=5000"]}
-    assert study.main([str(written(tmp_path, clips, runs=[broken]))]) == 1
+    other = {"objectives": ["vicreg"], "encoders": ["stgcn++"], "settings": ["batch_size=5000"]}
+    assert study.main([str(written(tmp_path, clips, runs=[other]))]) == 2
+    assert "clean/vicreg-stgcn++-0 was made with other settings; name another output" in capfd.readouterr().err
+    runs = [{"objectives": ["vicreg"], "encoders": ["stgcn++"]}, {**other, "seeds": [1]}]
+    assert study.main([str(written(tmp_path, clips, runs=runs))]) == 1
     assert found.stat().st_mtime_ns == before
     assert "1 of 1 runs failed, such as clean/vicreg-stgcn++-1" in capfd.readouterr().err
