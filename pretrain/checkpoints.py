@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from skelcore import checkpoint
 from skelcore.encoders import Encoder
 from skelcore.errors import InputError, RunError
@@ -84,13 +86,17 @@ def check(state: dict[str, Any], config: dict[str, Any], device: str, parts: int
                          f"resume with device={state['device']}, or choose another output=")
 
 
-def start(encoder: Encoder, path: str) -> None:
-    """Copy the weights of another run's checkpoint into ``encoder``; raises InputError where they do not fit."""
+def start(encoder: Encoder, path: str) -> Tensor | None:
+    """Copy the weights of another run's checkpoint into ``encoder``; returns which clips they have seen, None: unknown.
+
+    Raises InputError where they do not fit.
+    """
     where = Path(path)
-    other, _ = checkpoint.load_encoder(where, encoder.name, encoder.layout)
+    other, meta = checkpoint.load_encoder(where, encoder.name, encoder.layout)
     if other.spec != encoder.spec:
         raise InputError(f"init={path}: its encoder is {other.spec}, this run's {encoder.spec}")
     encoder.load_state_dict(other.state_dict())
+    return meta.get("seen")
 
 
 @contextmanager

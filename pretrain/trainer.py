@@ -32,6 +32,7 @@ from skelcore.errors import InputError, RunError
 from skelcore.folder import Folder
 from skelcore.mixture import Mixture
 from skelcore.progress import Progress
+from skelcore.seen import seen, together
 from skelcore.store import Store
 from skelcore.views import Views
 from skelcore.views.fill import fill
@@ -63,6 +64,8 @@ class Trainer:
         self.dataset = ClipDataset(self.data, config.frames, config.persons)
         self.sampler = ClipSampler(self.dataset.lengths, config.batch_size, config.seed, self.group.rank,
                                    self.group.world, weights=self.dataset.weights)
+        self.before: Tensor | None = torch.zeros(0, dtype=torch.int64)  # the clips that the weights of init= have seen
+        self.hashes: Tensor | None = None  # of this run's own, from the first checkpoint on
         self.objective = self._build()
         self.average = teacher(self.objective.encoder) if config.optimizer.ema else None
         self.optimizer = optimizer.build(self.objective, config.optimizer)
@@ -193,7 +196,7 @@ class Trainer:
         trained = None if self.average is None else self.objective.encoder.state_dict()
         config = self.config
         common = {"persons": config.persons, "fill": config.fill, "config": config.model_dump(mode="json"),
-                  "metrics": self.metrics, "provenance": provenance()}
+                  "metrics": self.metrics, "provenance": provenance(), "seen": self._seen()}
         # Partners first: a run with its last checkpoint has ended, and has them.
         for name, (encoder, stream) in self.objective.encoders().items():
             if encoder is not self.objective.encoder:
@@ -203,6 +206,12 @@ class Trainer:
             data=self.data.state_dict(), objective=state, trained=trained,
             optimizer=self.optimizer.state_dict(), scaler=self.scaler.state_dict(), sampler=self.sampler.state_dict(),
             history=self.history, seconds=self.meter.seconds, clips_seen=self.meter.clips, parts=self.parts, **common)
+
+    def _seen(self) -> Tensor | None:
+        """Which clips the weights have seen, see ``skelcore.seen``; None, unknown, where those of init= do not say."""
+        if self.hashes is None:
+            self.hashes = seen(self.data)
+        return together(self.before, self.hashes)
 
     def _next(self, batches: Loader, board: Board) -> Loader:
         """What is due between two epochs: a look, a checkpoint, and clips that have come since."""
@@ -225,6 +234,7 @@ class Trainer:
         if self.config.objective.name == "supervised" and list(self.data.classes)[:len(known)] != known:
             raise RunError(f"{self.config.data[0].uri}: new shards bring new classes, which renumber the old ones; "
                            "start a new run on them")
+        self.hashes = None
         self.dataset = ClipDataset(self.data, self.config.frames, self.config.persons)
         self.sampler.resize(self.dataset.lengths)
         return True
@@ -280,7 +290,7 @@ class Trainer:
             torch.manual_seed(config.seed)
             encoder = encoders.build(config.encoder.name, data.layout, channels, config.encoder.channels)
             if config.init is not None:
-                start(encoder, config.init)
+                self.before = together(self.before, start(encoder, config.init))
             setting = Setting(stream=config.stream, views=Views(config.views), frames=config.frames,
                               coordinates=data.channels, classes=_classes(data.store), group=self.group)
             objective = OBJECTIVES[config.objective.name](encoder, config.objective, setting)
