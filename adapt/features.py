@@ -19,6 +19,7 @@ from skelcore.encoders.joints import JointEncoder
 from skelcore.errors import InputError
 from skelcore.layouts import Layout
 from skelcore.store import Store, Subset
+from skelcore.views import spatial, temporal
 from skelcore.views.fill import fill, fill_gaps
 from skelcore.views.parts import body_parts
 
@@ -26,6 +27,26 @@ Input = tuple[Tensor, Tensor | None]  # x and valid of an encoder's forward
 
 _CALIBRATION_BATCH = 64
 _CELLS = 3  # along each side of a heatmap, for averages of its parts
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a clip is looked at: the stretch of its time from ``start`` to ``stop`` (0 to 1), and in a mirror or not."""
+
+    start: float = 0.0
+    stop: float = 1.0
+    mirror: bool = False
+
+
+WINDOW = 0.8  # of a clip's time
+
+
+def looks(windows: int, mirror: bool) -> list[Look]:
+    """The views of a clip over which features are averaged: the whole clip, or evenly placed windows of it, each in the
+    mirror as well if asked."""
+    starts = np.linspace(0, 1 - WINDOW, windows).tolist()
+    stretches = [Look()] if windows == 1 else [Look(start, start + WINDOW) for start in starts]
+    return stretches + [replace(look, mirror=True) for look in stretches if mirror]
 
 
 @dataclass(frozen=True)
@@ -41,6 +62,7 @@ class Clips:
     batch_size: int = 128
     workers: int = 0
     device: torch.device | str = "cpu"
+    look: Look = Look()
 
     @functools.cached_property
     def _dataset(self) -> ClipDataset:
@@ -52,7 +74,7 @@ class Clips:
 
     def rows(self, positions: np.ndarray) -> Batch:
         """The clips at those positions, as one batch on the device."""
-        return _filled(self._dataset.__getitems__(positions.tolist()).to(self.device), self.fill)
+        return self._prepared(self._dataset.__getitems__(positions.tolist()))
 
     def only(self, positions: np.ndarray) -> Clips:
         """The clips at those positions alone."""
@@ -69,15 +91,31 @@ class Clips:
         return self._inputs(encoder, self._batches(ClipSampler(count, size, seed=0, drop_last=True)))
 
     def _batches(self, sampler: ClipSampler) -> Iterator[Batch]:
-        return (_filled(batch.to(self.device), self.fill) for batch in loader(self._dataset, sampler, self.workers))
+        return map(self._prepared, loader(self._dataset, sampler, self.workers))
+
+    def _prepared(self, batch: Batch) -> Batch:
+        batch = batch.to(self.device)
+        keypoints, scores = fill(batch.keypoints, batch.scores, self.fill)
+        return replace(batch, **dict(zip(("keypoints", "scores"), _looked(keypoints, scores, self.layout, self.look),
+                                         strict=True)))
 
     def _inputs(self, encoder: Encoder, batches: Iterable[Batch]) -> Iterator[Input]:
         return (encoder.inputs(batch.keypoints, batch.scores, self.stream) for batch in batches)
 
 
-def _filled(batch: Batch, score: float) -> Batch:
-    keypoints, scores = fill(batch.keypoints, batch.scores, score)
-    return replace(batch, keypoints=keypoints, scores=scores)
+def _looked(keypoints: Tensor, scores: Tensor, layout: Layout, look: Look) -> tuple[Tensor, Tensor]:
+    """Clips (N, M, T, V, C) as they are looked at; the mirror stands at x = 0, since encoders centre what they see."""
+    if look == Look():
+        return keypoints, scores
+    points, frames = keypoints.movedim(-1, 1), keypoints.shape[2]
+    if (look.start, look.stop) != (0, 1):
+        times = torch.linspace(look.start, look.stop, frames, device=points.device) * (frames - 1)
+        points, scores = temporal.resample(points, scores, times.expand(len(points), -1))
+    if look.mirror:
+        everyone = torch.ones(len(points), dtype=torch.bool, device=points.device)
+        points, scores = spatial.swap_sides(points, scores, layout, everyone)
+        points = torch.cat([-points[:, :1], points[:, 1:]], 1)
+    return points.movedim(1, -1), scores
 
 
 @torch.no_grad()
@@ -85,8 +123,9 @@ def encode(encoder: Encoder, clips: Iterable[Input], pool: str = "mean", segment
     """Features (n, F) of a frozen encoder in evaluation mode.
 
     ``pool`` is `mean`, the encoder's own (n, D); `segments`, averages over persons and joints within equal stretches of
-    time (n, segments * D), which keep the order; or `parts`, mean and deviation over time of every part of the body
-    (n, 2 D * parts), which keep where something happens, and how much.
+    time (n, segments * D), which keep the order; `parts`, mean and deviation over time of every part of the body
+    (n, 2 D * parts), which keep where something happens, and how much; or `tokens`, averages over equal stretches of
+    time of every part (n, segments * parts * D), in that order.
     """
     training = encoder.training
     encoder.eval()
@@ -105,25 +144,41 @@ def _pooled(encoder: Encoder, x: Tensor, valid: Tensor | None, pool: str, segmen
         return adaptive_avg_pool1d(encoder.timeline(x, valid), segments).flatten(1)
     if pool == "parts":
         return _parts(encoder, x, valid).flatten(1)
+    if pool == "tokens":
+        return _tokens(encoder, x, valid, segments).flatten(1)
     pooled: Tensor = encoder(x, valid)
     return pooled
 
 
 def _parts(encoder: Encoder, x: Tensor, valid: Tensor | None) -> Tensor:
-    """Mean and standard deviation over time (n, 2 D, P) of the features of P parts, averaged over persons.
-
-    The parts are those of the body or, of heatmaps, the cells of a grid.
-    """
-    maps = encoder.features(x)
-    if not isinstance(encoder, JointEncoder):
-        cells = adaptive_avg_pool2d(maps.flatten(1, 2), _CELLS)
-        each = cells.unflatten(1, maps.shape[1:3]).flatten(3)[:, None]  # (n, 1, D, T', cells)
-        valid = None
-    else:
-        each = torch.stack([maps[..., part].mean(-1) for part in body_parts(encoder.layout)], -1)
+    """Mean and standard deviation over time (n, 2 D, P) of the features of P parts, averaged over persons."""
+    each = _by_part(encoder, x)
     moments = torch.cat([each.mean(3), each.std(3, correction=0)], 2)  # (n, M, 2 D, P)
-    weights = torch.ones_like(moments[:, :, 0, 0]) if valid is None else valid.to(moments.dtype)
-    return (moments * weights[:, :, None, None]).sum(1) / weights.sum(1).clamp(min=1)[:, None, None]
+    return _over_persons(moments, encoder, valid)
+
+
+def _tokens(encoder: Encoder, x: Tensor, valid: Tensor | None, segments: int) -> Tensor:
+    """Averages (n, segments, P, D) over stretches of time of the features of P parts, averaged over persons."""
+    each = _by_part(encoder, x)  # (n, M, D, T', P)
+    stretches = adaptive_avg_pool2d(each.flatten(1, 2), (segments, each.shape[-1])).unflatten(1, each.shape[1:3])
+    return _over_persons(stretches, encoder, valid).permute(0, 2, 3, 1)
+
+
+def _by_part(encoder: Encoder, x: Tensor) -> Tensor:
+    """Features (n, M, D, T', P) averaged over each part of the body or, of heatmaps, over each cell of a grid."""
+    maps = encoder.features(x)
+    if isinstance(encoder, JointEncoder):
+        return torch.stack([maps[..., part].mean(-1) for part in body_parts(encoder.layout)], -1)
+    cells = adaptive_avg_pool2d(maps.flatten(1, 2), _CELLS)
+    return cells.unflatten(1, maps.shape[1:3]).flatten(3)[:, None]
+
+
+def _over_persons(values: Tensor, encoder: Encoder, valid: Tensor | None) -> Tensor:
+    """Mean over the valid persons of (n, M, ...)."""
+    if valid is None or not isinstance(encoder, JointEncoder):
+        return values.mean(1)
+    weights = valid.to(values.dtype).reshape(*valid.shape, *[1] * (values.dim() - 2))
+    return (values * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
 def untrained(encoder: Encoder, seed: int, clips: Iterable[Input] | None = None) -> Encoder:

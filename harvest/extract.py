@@ -1,4 +1,7 @@
-"""Video to person tracks: decode, detect, estimate, track. No Ray, no network."""
+"""Video to person tracks: decode, detect, estimate, track. No Ray, no network.
+
+The door through which ``adapt`` reads a user's videos: what it needs beside is here by name.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from harvest import decode, gates
-from harvest.estimators import Estimator, People, Poses
+from harvest.estimators import Estimator, People, Poses, build
+from harvest.reasons import VideoError
 from harvest.track import Track, Tracker, distinct, iou
 from skelcore.sequence import PoseSequence
+
+__all__ = ["Estimator", "Extraction", "VideoError", "build", "decode", "extract", "scan"]
 
 _PRESENT = 0.5
 _SAME_PERSON = 0.4

@@ -1,11 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from adapt import evaluate, report, results
+from adapt import evaluate, results
 from adapt.episodes import Episodes
-from adapt.methods import METHODS
+from adapt.methods import METHODS, TRANSDUCTIVE, align
 
 
 def episodes(draws=3, classes=3, k=4, per_class=6, queries=40, seed=0):
@@ -18,7 +20,7 @@ def episodes(draws=3, classes=3, k=4, per_class=6, queries=40, seed=0):
                     random.integers(0, classes, queries), drawn, tuple(range(draws)), asked)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", sorted(METHODS.keys() - TRANSDUCTIVE))
 def test_predictions_equal_a_loop_over_draws_and_queries(method, monkeypatch):
     drawn = episodes()
     generator = torch.Generator().manual_seed(0)
@@ -31,6 +33,35 @@ def test_predictions_equal_a_loop_over_draws_and_queries(method, monkeypatch):
         targets = torch.eye(3)[torch.from_numpy(drawn.pool_labels[rows])]
         head = METHODS[method](pool[rows][None], targets)
         np.testing.assert_array_equal([head(query[None])[0, 0].argmax().item() for query in queries], whole[draw])
+
+
+@pytest.mark.parametrize("method", sorted(TRANSDUCTIVE))
+def test_transductive_heads_meet_exactly_the_queries_of_their_draw(method):
+    drawn = episodes()
+    generator = torch.Generator().manual_seed(0)
+    pool, queries = torch.randn(18, 5, generator=generator), torch.randn(40, 5, generator=generator)
+    for asked in (drawn.asked, np.ones_like(drawn.asked)):
+        given = replace(drawn, asked=asked)
+        whole = evaluate.predict(method, given, pool, queries, 2)
+        for draw in range(3):
+            rows = drawn.draws[draw, :, :2].reshape(-1)
+            head = METHODS[method](pool[rows][None], torch.eye(3)[torch.from_numpy(drawn.pool_labels[rows])])
+            np.testing.assert_array_equal(head(queries[asked[draw]])[0].argmax(-1), whole[draw][asked[draw]])
+
+
+def test_aligned_predictions_are_the_re_ranked_ones_of_the_prototypes():
+    drawn = episodes()
+    generator = torch.Generator().manual_seed(0)
+    pool, queries = torch.randn(18, 5, generator=generator), torch.randn(40, 5, generator=generator)
+    tokens, asked = torch.randn(18, 4, 3, 6, generator=generator), torch.randn(40, 4, 3, 6, generator=generator)
+    found = evaluate.aligned(drawn, pool, queries, tokens, asked, 2)
+    for draw in range(3):
+        rows = drawn.draws[draw, :, :2].reshape(-1)
+        targets = torch.eye(3)[torch.from_numpy(drawn.pool_labels[rows])]
+        scores = METHODS["prototype"](pool[rows][None], targets)(queries)
+        ranked = align.rerank(scores, tokens[rows][None], targets, asked)
+        np.testing.assert_array_equal(ranked[0].argmax(-1), found[draw])
+    assert (found != evaluate.predict("prototype", drawn, pool, queries, 2)).any()
 
 
 def test_accuracy_and_confusion_count_only_the_queries_that_are_asked():
@@ -87,20 +118,3 @@ def test_the_confusion_matrix_is_of_a_head_that_no_accuracy_chooses():
         assert (results.shown(found).name, results.shown(found).k) == ("pretrained/ridge", 5)
         assert results.shown(found[:4]).name == "raw/ridge"
         assert results.shown([row for row in found if row.method != "ridge"]).name == "pretrained/rbf"
-        assert "`pretrained/ridge` at 5-shot, a fixed choice" in report.page(found, [], {}, [], "a command")
-
-
-def test_the_page_says_how_far_initialisations_lie_apart():
-    accuracy = np.array([[0.5, 0.6], [0.58, 0.7]])  # means 0.55 and 0.64
-    page = report.page([results.row("scratch", "rbf", 1, accuracy, accuracy)], [],
-                       {"raw": {"knn": 0.5, "linear": 0.625}}, ["a fact"], "a command")
-    assert "mean of 2 initialisations for each draw; they lie up to 9.0 points apart" in page
-    assert "| raw | 50.0 | 62.5 |" in page
-
-
-def test_the_table_shows_percent_and_half_width():
-    rows = [results.row("raw", "rbf", k, np.array([[0.5, 0.6]]), np.array([0.5])) for k in (1, 5)]
-    half = 100 * results.interval(np.array([0.5, 0.6]))[1]
-    assert report.table(rows) == [["features/head", "1-shot", "5-shot"], ["raw/rbf", *[f"55.0 ± {half:.1f}"] * 2]]
-    assert report.markdown(report.table(rows)).splitlines()[1] == "| --- | ---: | ---: |"
-    assert len(set(map(len, report.text(report.table(rows)).splitlines()))) == 1

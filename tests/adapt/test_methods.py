@@ -5,7 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from adapt.methods import METHODS, logistic, rbf, ridge
+from adapt.methods import METHODS, TRANSDUCTIVE, knn, logistic, power, rbf, ridge
+
+INDUCTIVE = sorted(set(METHODS) - TRANSDUCTIVE)
 
 
 def episode(seed=0, draws=3, classes=4, k=3, width=6, queries=11):
@@ -20,6 +22,32 @@ def naive_prototype(support, targets, queries):
     means = [np.mean([row for row, target in zip(unit, targets, strict=True) if target[c]], axis=0)
              for c in range(targets.shape[1])]
     return [[query @ mean / np.linalg.norm(query) / np.linalg.norm(mean) for mean in means] for query in queries]
+
+
+def naive_knn(support, targets, queries):
+    """Clips sorted by cosine, and every clip that is as near as the last neighbour."""
+    count, scores = min([knn.NEIGHBOURS, *targets.sum(0).astype(int)]), []
+    for query in queries:
+        cosines = np.array([query @ row / np.linalg.norm(query) / np.linalg.norm(row) for row in support])
+        voters = [i for i in range(len(support)) if cosines[i] >= sorted(cosines)[-count]]
+        votes = sum(np.exp(cosines[i] / knn.TEMPERATURE) * targets[i] for i in voters)
+        scores.append(votes / votes.sum())
+    return scores
+
+
+def naive_power(support, targets, queries):
+    """Gaussian log densities with an explicit inverse of the (F, F) covariance, less what all classes share."""
+    def transform(row):
+        row = np.array([np.copysign(abs(value) ** power.POWER, value) for value in row])
+        return row / np.linalg.norm(row)
+
+    support, queries = (np.array([transform(row) for row in rows]) for rows in (support, queries))
+    labels, classes, width = targets.argmax(1), targets.shape[1], support.shape[1]
+    means = np.array([support[labels == c].mean(0) for c in range(classes)])
+    scatter = sum(np.outer(row - means[c], row - means[c]) for row, c in zip(support, labels, strict=True))
+    round_one = np.mean([np.var(support[:, i]) for i in range(width)]) * np.eye(width)
+    inverse = np.linalg.inv((scatter + power.PRIOR * round_one) / (len(support) - classes + power.PRIOR))
+    return [[query @ inverse @ mean - mean @ inverse @ mean / 2 for mean in means] for query in queries]
 
 
 def naive_ridge(support, targets, queries):
@@ -61,14 +89,18 @@ def naive_logistic(support, targets, queries):
     return logits - logits.mean(1, keepdims=True)
 
 
-NAIVE = {"prototype": (naive_prototype, 1e-9), "ridge": (naive_ridge, 1e-9), "rbf": (naive_rbf, 1e-9),
-         "logistic": (naive_logistic, 0.02)}
+NAIVE = {"prototype": (naive_prototype, 1e-9), "knn": (naive_knn, 1e-9), "power": (naive_power, 1e-9),
+         "ridge": (naive_ridge, 1e-9), "rbf": (naive_rbf, 1e-9), "logistic": (naive_logistic, 0.02)}
 
 
+@pytest.mark.parametrize("unequal", [False, True])  # clips of a class
 @pytest.mark.parametrize("width", [6, 20])  # fewer and more features than support clips
-@pytest.mark.parametrize("name", METHODS)
-def test_head_equals_its_naive_implementation(name, width):
+@pytest.mark.parametrize("name", INDUCTIVE)
+def test_head_equals_its_naive_implementation(name, width, unequal):
     support, targets, queries = episode(width=width)
+    if unequal:
+        keep = [0, 1, 2, 3, 6, 7, 9, 10, 11]
+        support, targets = support[:, keep], targets[keep]
     scores = METHODS[name](support, targets)(queries)
     naive, tolerance = NAIVE[name]
     wanted = np.array([naive(draw.numpy(), targets.numpy(), queries.numpy()) for draw in support])
@@ -97,7 +129,7 @@ def test_separable_classes_are_told_apart_and_permuted_labels_are_chance(name):
 
 
 @settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 10**6), name=st.sampled_from(sorted(METHODS)))
+@given(seed=st.integers(0, 10**6), name=st.sampled_from(INDUCTIVE))
 def test_a_score_depends_on_no_other_query_nor_draw(seed, name):
     support, targets, queries = episode(seed)
     scores = METHODS[name](support, targets)(queries)
@@ -131,3 +163,56 @@ def test_a_support_without_variance_gives_finite_scores(name, support):
 @pytest.mark.parametrize("name", METHODS)
 def test_one_clip_of_one_class_is_enough(name):
     assert torch.isfinite(METHODS[name](torch.ones(1, 1, 3), torch.ones(1, 1))(torch.ones(2, 3))).all()
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6), name=st.sampled_from(sorted(METHODS)))
+def test_each_draw_may_have_its_own_queries(seed, name):
+    support, targets, queries = episode(seed)
+    head = METHODS[name](support, targets)
+    torch.testing.assert_close(head(queries.expand(3, -1, -1)), head(queries))
+    own = torch.stack([queries, queries.flip(0), queries.roll(3, 0) * 1.5])
+    scores = head(own)
+    for draw in range(3):
+        torch.testing.assert_close(scores[draw], head(own[draw])[draw])
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6), name=st.sampled_from(sorted(METHODS)))
+def test_other_names_for_the_classes_change_nothing(seed, name):
+    support, targets, queries = episode(seed)
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(targets.shape[1]))
+    tolerance = {"rtol": 0.02, "atol": 0.05} if name == "logistic" else {"rtol": 1e-7, "atol": 1e-9}
+    torch.testing.assert_close(METHODS[name](support, targets[:, order])(queries),
+                               METHODS[name](support, targets)(queries)[..., order], **tolerance)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_same_clip_again_and_again_gives_finite_scores(name):
+    clip = torch.randn(5, generator=torch.Generator().manual_seed(0))
+    targets = torch.eye(3).repeat_interleave(2, 0)
+    scores = METHODS[name](clip.expand(2, 6, 5), targets)(clip.expand(4, 5))
+    assert torch.isfinite(scores).all()
+    torch.testing.assert_close(scores, scores[..., :1].expand_as(scores), atol=1e-4, rtol=1e-4)  # no class is preferred
+
+
+def test_all_clips_as_near_as_the_last_neighbour_vote():
+    support = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])
+    scores = METHODS["knn"](support, torch.eye(3))(torch.tensor([[2.0, 0.0]]))
+    torch.testing.assert_close(scores, torch.tensor([[[0.5, 0.5, 0.0]]]))
+
+
+def test_with_a_clip_a_class_power_is_the_rule_of_the_nearest_clip():
+    support, targets, queries = episode(k=1, queries=200)
+    distances = torch.cdist(power.transform(queries).expand(3, -1, -1), power.transform(support))
+    assert torch.equal(METHODS["power"](support, targets)(queries).argmax(-1), distances.argmin(-1))
+
+
+def test_power_uses_that_a_direction_varies_within_all_classes():
+    """The mean of class 0 is nearer, but along the axis on which clips of a class scatter."""
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.eye(2).repeat_interleave(200, 0)
+    support = torch.cat([targets * torch.tensor([4.0, -4.0]), torch.randn(400, 2, generator=generator) * 0.3], 1)
+    support[:, 2] += 8 * torch.rand(400, generator=generator) - 4
+    queries = torch.tensor([[0.0, -1.5, 6.0, 0.0]])
+    assert METHODS["power"](support[None], targets)(queries).argmax() == 1

@@ -1,3 +1,5 @@
+import hashlib
+import importlib
 import json
 import subprocess
 import sys
@@ -5,13 +7,16 @@ import sys
 import numpy as np
 import pytest
 import torch
-import yaml
 
-from adapt import run
+from adapt import checks, represent, run
 from adapt.config import AdaptConfig
+from adapt.splits import record
 from skelcore import checkpoint
+from skelcore import config as configs
 from skelcore.encoders import build
+from skelcore.seen import seen
 from tests.adapt import clips as made
+from tests.adapt.test_episodes import Labels
 from tests.paths import ROOT
 
 KINDS = ("pretrained", "fused", "scratch", "uncalibrated", "statistics", "raw", "filled")
@@ -43,7 +48,7 @@ def content(folder):
 @pytest.mark.parametrize("methods", ["[finetune]", "[finetune, prototype]"])
 def test_finetune_stands_beside_heads_where_it_has_something_to_train(data, weights, tmp_path, methods, capsys):
     status, printed = call(f"data={data}", f"checkpoint={weights}", f"output={tmp_path}", f"methods={methods}",
-                           "draws=3", "k_shot=[1, 2]", "finetune_draws=2", "finetune_steps=2", capsys=capsys)
+                           "draws=3", "k_shot=[1, 2]", "tune.draws=2", "tune.steps=2", capsys=capsys)
     assert status == 0, printed.err
     tuned = [row for row in content(tmp_path)["rows"] if row["method"] == "finetune"]
     assert [(row["representation"], row["k"], len(row["accuracy"])) for row in tuned] == [
@@ -58,14 +63,15 @@ def test_the_whole_folder_and_its_schema(data, weights, tmp_path, capsys):
     status, printed = call("--k-shot", 1, 3, f"data={data}", f"checkpoint={weights}", f"output={out}", "draws=4",
                            capsys=capsys)
     assert status == 0, printed.err
-    assert {path.name for path in out.iterdir()} == {"results.json", "results.md", "accuracy.png", "confusion.png",
-                                                     "config.yaml", "cache"}
+    assert {path.name for path in out.iterdir()} == {
+        "results.json", "results.md", "results.tex", "report.html", "accuracy.png", "confusion.png", "per_class.png",
+        "embedding.png", "pairs.png", "splits.json", "config.yaml", "cache", "board"}
     found = content(out)
-    assert set(found) == {"schema", "command", "config", "versions", "data", "checkpoint", "draws", "rows",
-                          "all_labels", "differences"}
-    assert found["schema"] == 1 and found["config"]["k_shot"] == [1, 3]
+    assert set(found) == {"schema", "command", "config", "versions", "benchmark", "data", "checkpoints", "draws",
+                          "leakage", "selection", "rows", "differences", "all_labels", "published"}
+    assert found["schema"] == 2 and found["config"]["k_shot"] == [1, 3]
     assert found["data"]["support"] == {"split": "train", "clips": 18} and len(found["data"]["fingerprint"]) == 64
-    assert found["checkpoint"]["spec"]["name"] == "stgcn++" and len(found["checkpoint"]["sha256"]) == 64
+    assert found["checkpoints"][0]["spec"]["name"] == "stgcn++" and len(found["checkpoints"][0]["sha256"]) == 64
     assert found["draws"]["seeds"] == [0, 1, 2, 3]
     assert {k: len(set(hashes)) for k, hashes in found["draws"]["sha256"].items()}["3"] == 4
     rows = {(row["representation"], row["method"], row["k"]): row for row in found["rows"]}
@@ -77,13 +83,54 @@ def test_the_whole_folder_and_its_schema(data, weights, tmp_path, capsys):
     # The class is in the motion of one joint, so raw coordinates tell it from three clips.
     assert rows["filled", "rbf", 3]["mean"] > 0.95
     for each in found["differences"]:
-        pair = [np.array(rows[kind, each["method"], each["k"]]["accuracy"]) for kind in ("pretrained", each["minus"])]
+        pair = [np.array(rows[kind, each["method"], each["k"]]["accuracy"])
+                for kind in (each["representation"], each["minus"])]
         assert each["mean"] == pytest.approx((pair[0] - pair[1]).mean())
-    assert len(found["differences"]) == 5 * 4 * 2
+    assert len(found["differences"]) == 2 * 5 * 4 * 2
     assert set(found["all_labels"]) == set(KINDS) and found["all_labels"]["filled"]["linear"] > 0.95
     page = (out / "results.md").read_text()
-    assert found["command"] in page and "| pretrained/rbf |" in page
-    assert "pretrained/rbf" in printed.out and "prototype: pretrained - scratch" in printed.out
+    assert found["command"] in page and "| pretrained | prototype |" in page and "pretrained" in printed.out
+    kept, = record.read(out / "splits.json")  # every hash is verified
+    assert kept.sha256["3-shot/2"] == found["draws"]["sha256"]["3"][2] and len(kept.parts["query"]) == 12
+    assert found["benchmark"]["sha256"] == hashlib.sha256((out / "splits.json").read_bytes()).hexdigest()
+
+
+def test_other_splits_than_an_earlier_runs_are_refused(data, weights, tmp_path, capsys):
+    arguments = (f"data={data}", "k_shot=[1, 2]", "draws=2", "representations=[raw]", "methods=[prototype]")
+    assert call(*arguments, f"output={tmp_path / 'one'}") == 0
+    kept = f"same_splits_as={tmp_path / 'one/splits.json'}"
+    assert call(*arguments, kept, "--dry-run") == 0
+    status, printed = call(*arguments, kept, "seed=1", "--dry-run", capsys=capsys)
+    assert status == 2 and "part '1-shot/0' of splits has other clips here" in printed.err
+    few = made.write(tmp_path / "few.pkl", train=3)
+    status, printed = call(*arguments, kept, f"data={few}", "--dry-run", capsys=capsys)
+    assert status == 2 and "the data lack" in printed.err
+
+
+def test_clips_seen_in_pretraining_are_told(data, tmp_path, capsys):
+    path = tmp_path / "seen.pt"
+    for ids, words in ((["clip-0-6", "clip-1-7"], "2 of the 12 queries were in the pretraining data, such as clip-0-6"),
+                       ([], "")):
+        store = Labels(ids, np.zeros(len(ids), np.int64), [], {})
+        checkpoint.save_encoder(path, build("stgcn++", "coco17", width=8), frames=16, stream="joint", seen=seen(store))
+        status, printed = call(f"data={data}", f"checkpoint={path}", f"output={tmp_path / 'out'}", "k_shot=[1]",
+                               "draws=2", "methods=[prototype]", "representations=[pretrained]", capsys=capsys)
+        assert status == 0 and words in printed.out
+        assert content(tmp_path / "out")["leakage"] == {"checked": 12, "shared": len(ids), "examples": ids}
+
+
+def test_episodes_on_novel_classes_have_an_accuracy_each(tmp_path, capsys):
+    data = made.write(tmp_path / "clips.pkl", classes=10)
+    out = tmp_path / "out"
+    status, printed = call(f"data={data}", f"output={out}", "benchmark=episodes", "way=2", "episode_queries=4",
+                           "episodes=30", "k_shot=[1, 2]", "methods=[prototype, rectify]",
+                           "representations=[statistics, raw]", capsys=capsys)
+    assert status == 0, printed.err
+    found = content(out)
+    assert {(row["method"], row["transductive"]) for row in found["rows"]} == {("prototype", False), ("rectify", True)}
+    assert all(len(row["accuracy"]) == 30 and row["per_class"] is None for row in found["rows"])
+    assert len(found["data"]["classes"]) == 2 and found["data"]["base"]["clips"] == 60
+    assert not (out / "confusion.png").exists() and (out / "report.html").exists()
 
 
 def test_the_stored_command_reproduces_the_numbers_without_the_cache(data, weights, tmp_path):
@@ -101,8 +148,8 @@ def test_the_stored_command_reproduces_the_numbers_without_the_cache(data, weigh
 def test_a_second_run_uses_the_cache_and_gives_the_same(data, weights, tmp_path, monkeypatch):
     arguments = (f"data={data}", f"checkpoint={weights}", "k_shot=[1, 2]", "draws=2", f"cache={tmp_path / 'cache'}")
     assert call(*arguments, f"output={tmp_path / 'one'}") == 0
-    monkeypatch.setattr(run.features, "encode", None)
-    monkeypatch.setattr(run.features, "coordinates", None)
+    monkeypatch.setattr(represent.features, "encode", None)
+    monkeypatch.setattr(represent.features, "coordinates", None)
     assert call(*arguments, f"output={tmp_path / 'two'}", "batch_size=5") == 0
     assert content(tmp_path / "one")["rows"] == content(tmp_path / "two")["rows"]
 
@@ -123,7 +170,7 @@ def test_without_a_checkpoint_only_coordinate_rows_and_a_note(data, tmp_path, ca
     assert "no checkpoint was given" in printed.out
     found = content(tmp_path)
     assert {row["representation"] for row in found["rows"]} == {"statistics", "raw", "filled"}
-    assert found["checkpoint"] is None and found["differences"] == []
+    assert found["checkpoints"] == [] and found["differences"] == []
 
 
 def test_a_checkpoint_of_another_layout_needs_permission(weights, tmp_path, capsys):
@@ -157,13 +204,13 @@ def test_a_checkpoint_for_3d_poses_is_refused(data, tmp_path, capsys):
 
 def test_queries_in_the_pool_are_encoded_once_and_said_to_be_transductive(data, weights, tmp_path, monkeypatch):
     rows = []
-    encode = run.features.encode
+    encode = represent.features.encode
 
     def counted(*arguments):
         rows.append(encode(*arguments))
         return rows[-1]
 
-    monkeypatch.setattr(run.features, "encode", counted)
+    monkeypatch.setattr(represent.features, "encode", counted)
     arguments = (f"data={data}", f"checkpoint={weights}", "k_shot=[1]", "draws=2", "representations=[pretrained]")
     for query in ("test", "train"):
         assert call(*arguments, f"query={query}", f"output={tmp_path / query}") == 0
@@ -183,9 +230,9 @@ def test_persons_are_the_checkpoints_unless_they_are_named(data, tmp_path, capsy
                              ({"persons": 3}, 3)):
         config = AdaptConfig(**given, **changes, draws=2)
         task = run.prepare(config)
-        assert task.persons == persons and (task.source is None or task.source.clips.persons == persons)
-        (pool, _), = run._features(config, task, "raw")
-        assert pool.shape[1] == persons * (32 + 31) * 17 * 2
+        assert task.clips.persons == persons and all(each.clips.persons == persons for each in task.clips.sources)
+        found, = task.clips.features("raw")
+        assert found.shape[1] == persons * (32 + 31) * 17 * 2
     assert call(f"data={data}", f"checkpoint={path}", f"output={tmp_path / 'out'}", "k_shot=[1]", "draws=2",
                 "representations=[raw]") == 0
     assert content(tmp_path / "out")["data"]["persons"] == 2
@@ -201,14 +248,14 @@ def test_a_folder_that_cannot_be_written_is_one_line_before_any_work(data, tmp_p
                                                                     name):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "sealed").mkdir()
-    probe = run.tempfile.TemporaryFile
+    probe = checks.tempfile.TemporaryFile
 
     def sealed(dir):  # root may write everywhere, so permissions alone would not refuse
         if dir.name == "sealed":
             raise PermissionError(13, "Permission denied")
         return probe(dir=dir)
 
-    monkeypatch.setattr(run.tempfile, "TemporaryFile", sealed)
+    monkeypatch.setattr(checks.tempfile, "TemporaryFile", sealed)
     monkeypatch.setattr(run, "open_store", None)
     settings = {"output": tmp_path / "out", field: tmp_path / name}
     status, printed = call(f"data={data}", "k_shot=[1]", *(f"{key}={value}" for key, value in settings.items()), *dry,
@@ -267,8 +314,14 @@ def test_dry_run_and_help_write_nothing(data, weights, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+KINDS_OF_FILES = {"robustness": "adapt.robustness:RobustnessConfig", "metatrain": "adapt.metatrain:MetatrainConfig",
+                  "predict": "adapt.predict:PredictConfig"}
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/adapt").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_configuration_file_is_valid(path, tmp_path, capsys):
-    data = made.write(tmp_path / "clips.pkl", train=10)
-    assert run.main([str(path), f"data={data}", f"output={tmp_path / 'out'}", "--dry-run"]) == 0
-    assert yaml.safe_load(capsys.readouterr().out.split("\n\n")[0])["support"] == "train"
+def test_every_configuration_file_is_valid(path):
+    module, _, name = KINDS_OF_FILES.get(path.stem, "adapt.config:AdaptConfig").partition(":")
+    config = getattr(importlib.import_module(module), name)
+    given = [f"{field}=x" for field, about in config.model_fields.items() if about.is_required()]
+    given += ["support=x", "checkpoint=x"] if path.stem == "predict" else []  # or else a model
+    assert configs.load(config, [path], given)

@@ -54,8 +54,8 @@ def test_the_checkpoint_can_be_adapted(st_gcn, tmp_path, capsys):
                          f"output={tmp_path / 'out'}", "draws=2", "representations=[pretrained]"])
     assert status == 0, capsys.readouterr().err
     found = json.loads((tmp_path / "out/results.json").read_text())
-    assert found["checkpoint"]["spec"]["name"] == "stgcn"
-    assert found["checkpoint"]["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
+    assert found["checkpoints"][0]["spec"]["name"] == "stgcn"
+    assert found["checkpoints"][0]["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
 
 
 def test_3d_weights_without_scores_are_adapted_to_3d_poses_only(tmp_path, capsys):
