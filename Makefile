@@ -20,7 +20,7 @@ demo: setup
 	$(BIN)/python -m skelcore.demo
 
 test: setup lint
-	$(BIN)/python -m pytest --cov=skelcore --cov=harvest --cov=pretrain --cov=adapt --cov-report=term
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --cov=skelcore --cov=harvest --cov=pretrain --cov=adapt --cov-report=term
 
 lint: setup
 	$(BIN)/python -m ruff check .

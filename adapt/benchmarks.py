@@ -149,7 +149,7 @@ def _episodes(store: Store, config: AdaptConfig, name: str) -> Trial:
              for k in budgets}
     asked = Novel(tuple(store.classes[i] for i in found.tolist()), tuple(store.ids), novel, labels, base, drawn)
     rule = f"{split.rule}; {config.way}-way episodes on the novel classes, {config.episode_queries} queries a class"
-    parts = {part: tuple(store.ids[i] for i in clips) for part, clips in (("novel", novel), ("base", base))}
+    parts = {part: tuple(store.ids[i] for i in clips.tolist()) for part, clips in (("novel", novel), ("base", base))}
     return Trial(name, rule, asked, budgets, (Split(name, rule, config.seed, parts),))
 
 

@@ -51,11 +51,14 @@ class Clips:
 
     def tokens(self, kind: str) -> list[np.ndarray]:
         """Unpooled features (n, T, P, C) of stretches of time and parts of the body, condensed, of each initialisation;
-        of the first stream, where there are several."""
-        found = [(self._encoded(run[0], kind, seed, "tokens", TOKEN_SEGMENTS), run[0].encoder.dim)
-                 for run, seed in self._inits(kind)]
-        return [align.condense(each.reshape(len(each), TOKEN_SEGMENTS, -1, width), self.learned)
-                for each, width in found]
+        the parts of several streams stand side by side."""
+        return [np.concatenate([self._tokens(source, kind, seed) for source in run], 2)
+                for run, seed in self._inits(kind)]
+
+    def _tokens(self, source: Source, kind: str, seed: int) -> np.ndarray:
+        found = self._encoded(source, kind, seed, "tokens", TOKEN_SEGMENTS)
+        shaped = found.reshape(len(found), TOKEN_SEGMENTS, -1, source.encoder.dim)
+        return align.condense(shaped, self.learned)
 
     def of(self, store: Store) -> Clips:
         """The same of the clips of another store, of the same layout and channels."""

@@ -1,8 +1,10 @@
 """The README's examples, run as they stand but for sizes."""
 
+import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +24,13 @@ QUICK = {
     "pretrain/run.py": ["epochs=2", "batch_size=2", "frames=16", "encoder.width=8", "objective.expander=32"],
     "pretrain": ["epochs=2", "batch_size=2", "frames=16", "encoder.width=32"],
     "adapt/run.py": ["draws=2", "scratch_inits=1"],
+    "adapt": ["way=2", "episodes=20", "episode_queries=3", "scratch_inits=1"],
+    "metatrain": ["way=3", "steps=3"],
+    "compare": [],
+    "robustness": ["draws=2", "probabilities=[0, 1]"],
+    "embed": [],
+    "adapt/predict.py": [],
+    "predict": [],
     "encoders": ["--no-timing"],
     "import-weights": [],
     "export-weights": [],
@@ -67,9 +76,12 @@ def user_folder(tmp_path: Path) -> Path:
     for take, action in enumerate(mannequin.ACTIONS[:2]):
         performance = mannequin.perform(action, 0, take, seconds=2, fps=15)
         mannequin.write_video(performance, tmp_path / "videos" / f"{action}.mp4")
+    for action in mannequin.ACTIONS[:2]:
+        (tmp_path / "examples" / action).mkdir(parents=True)
+        shutil.copy(tmp_path / "videos" / f"{action}.mp4", tmp_path / "examples" / action)
     (tmp_path / "urls.csv").write_text("path,label\nvideos/wave.mp4,wave\n")
     sequences, splits = [], {"train": [], "test": []}
-    for label, action in enumerate(mannequin.ACTIONS[:3]):
+    for label, action in enumerate(mannequin.ACTIONS[:6]):
         for person in range(14):
             clip = mannequin.perform(action, person, person, seconds=2, fps=10).sequence().to_layout(get("penn13"))
             object.__setattr__(clip, "label", label)
@@ -82,7 +94,7 @@ def user_folder(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_shell_examples_run_in_order(user_folder: Path) -> None:
-    assert [command[1] for command in commands()] == list(QUICK)
+    assert list(dict.fromkeys(command[1] for command in commands())) == list(QUICK)
     for command in commands():
         program = [sys.executable] if command[0] == "python" else [sys.executable, "-m", "skelcore.cli"]
         words = [*program, *command[1:], *QUICK[command[1]]]
@@ -90,4 +102,8 @@ def test_shell_examples_run_in_order(user_folder: Path) -> None:
                               env={**os.environ, "OMP_NUM_THREADS": "1"})
         assert done.returncode == 0, f"{command}: {done.stderr}"
     table = (user_folder / "runs/penn/results.md").read_text()
-    assert "10-shot" in table and "pretrained/prototype" in table and "scratch/" in table and "raw/" in table
+    assert "10-shot" in table and all(f"| {kind} |" in table for kind in ("pretrained", "scratch", "raw", "statistics"))
+    assert "meta-episodes" in (user_folder / "runs/compared/compare.md").read_text()
+    answers = json.loads((user_folder / "runs/mine/predictions.json").read_text())
+    again = json.loads((user_folder / "runs/again/predictions.json").read_text())
+    assert answers["videos"] == again["videos"] and answers["videos"][0]["answer"]

@@ -96,6 +96,9 @@ def test_tokens_are_of_stretches_and_parts_and_centred(data: Path, weights: list
         assert found.shape[1:3] == (TOKEN_SEGMENTS, parts)
         assert np.abs(found[:clips.learned].mean((0, 1))).max() < 1e-5
     assert len(opened(data, tmp_path, checkpoint=weights[0]).tokens("scratch")) == 2
+    both, = opened(data, tmp_path, checkpoint=[weights]).tokens("pretrained")
+    assert both.shape[1:3] == (TOKEN_SEGMENTS, 6 + 6 + 9)
+    np.testing.assert_array_equal(both[:, :, 12:], found)
 
 
 def test_statistics_are_of_the_base_classes_where_there_are_some(data: Path, weights: list[str],
