@@ -160,7 +160,7 @@ def train(work: Work, config: MetatrainConfig) -> tuple[Encoder, list[dict[str, 
                 history.append({**_look(encoder, work, step), "loss": loss})
                 if history[-1].get("validation", math.inf) > chosen.get("validation", 0):
                     chosen, best = history[-1], copy.deepcopy(encoder)
-            progress.update(loss=loss, **({"validation": history[-1]["validation"]} if work.looks else {}))
+            progress.update(1, loss=loss, **({"validation": history[-1]["validation"]} if work.looks else {}))
     return best.eval(), history, chosen
 
 
