@@ -11,11 +11,13 @@ import numpy as np
 
 from adapt import tasks
 from adapt.episodes import Budget, Episodes, Parts, draw, draw_from, from_lists
+from adapt.order import order
 from adapt.splits import classes as class_rule
 from adapt.splits import gym, ntu, one_shot
 from adapt.splits.id_lists import read_ids
 from adapt.splits.record import Split
 from adapt.tasks import Tasks
+from skelcore.errors import InputError
 from skelcore.store import Store
 
 if TYPE_CHECKING:
@@ -74,6 +76,8 @@ class Benchmark:
 
 def prepare(store: Store, config: AdaptConfig) -> Trial:
     """Carry out the configured benchmark's rule; raises InputError where the data do not allow it."""
+    if config.lists and config.benchmark != "splits":
+        raise InputError(f"lists= goes with benchmark=splits, not with {config.benchmark}; leave one of them out")
     return BENCHMARKS[config.benchmark].prepare(store, config, config.benchmark)
 
 
@@ -126,7 +130,8 @@ def _one_shot(store: Store, config: AdaptConfig, name: str) -> Trial:
         draws, groups = config.draws, [ntu.view_group(each) for each in store.ids]
     else:
         pool, queries, draws = where(split.parts["support"]), where(split.parts["query"]), 1
-    drawn = draw_from(store, Parts(pool, queries, where(split.parts["base"]), groups=groups), [1], draws, config.seed)
+    parts = Parts(pool, queries, where(split.parts["base"]), "exemplars", "novel classes", groups)
+    drawn = draw_from(store, parts, [1], draws, config.seed)
     wrong = split.unlike(one_shot.counts(config.auxiliary, name.endswith("leak-free")))
     return _draws(name, split.rule if groups is None else
                   f"{split.rule}; exemplars drawn {draws} times by sha256 of seed and id", store, config.seed, drawn,
@@ -143,14 +148,32 @@ def _episodes(store: Store, config: AdaptConfig, name: str) -> Trial:
         split = class_rule.split(name, names, *_CLASS_COUNTS.get(name, class_rule.shares(len(names))))
     novel, base = (np.flatnonzero(np.isin(store.labels, present[np.isin(names, split.parts[part])]))
                    for part in ("novel", "base"))
+    if not len(base):
+        raise InputError(f"benchmark={name}: the data have no clip of a base class, from which statistics are learnt")
+    novel = _one_a_video(store, novel)
     found, labels = np.unique(store.labels[novel], return_inverse=True)
-    budgets = tuple(sorted(config.k_shot))
-    drawn = {k: tasks.sample(labels, config.way, k, config.episode_queries, config.episodes, config.seed)
+    classes, budgets = tuple(store.classes[i] for i in found.tolist()), tuple(sorted(config.k_shot))
+    drawn = {k: tasks.sample(labels, config.way, k, config.episode_queries, config.episodes, config.seed, classes)
              for k in budgets}
-    asked = Novel(tuple(store.classes[i] for i in found.tolist()), tuple(store.ids), novel, labels, base, drawn)
-    rule = f"{split.rule}; {config.way}-way episodes on the novel classes, {config.episode_queries} queries a class"
+    asked = Novel(classes, tuple(store.ids), novel, labels, base, drawn)
+    positions = "; ".join(f"{k}-shot {each.sha256[:16]}" for k, each in drawn.items())
+    rule = (f"{split.rule}; {config.episodes} {config.way}-way episodes on the novel classes, one clip a video, "
+            f"{config.episode_queries} queries a class; sha256 of their positions: {positions}")
     parts = {part: tuple(store.ids[i] for i in clips.tolist()) for part, clips in (("novel", novel), ("base", base))}
     return Trial(name, rule, asked, budgets, (Split(name, rule, config.seed, parts),))
+
+
+def _one_a_video(store: Store, novel: np.ndarray) -> np.ndarray:
+    """Of the clips of each video, or the cameras of an NTU performance, the first by sha256 of its id.
+
+    Otherwise a query may show what an episode's support shows.
+    """
+    ids = [store.ids[i] for i in novel.tolist()]
+    first: dict[str, int] = {}
+    for i in order(ids, 0):
+        view = ntu.view_group(ids[i])  # the id itself where it is no NTU name
+        first.setdefault(store.groups[int(novel[i])] if view == ids[i] else view, i)
+    return novel[np.sort(list(first.values()))]
 
 
 def _draws(name: str, rule: str, store: Store, seed: int, drawn: Episodes, budgets: Sequence[Budget],

@@ -17,6 +17,7 @@ TRAINING = frozenset({"finetune", "lora", "affine"})  # methods that train the e
 TUNED = frozenset({"pretrained", "scratch"})  # what they start from
 LEARNED = frozenset({"pretrained", "scratch", "uncalibrated"})  # what has the unpooled features that align needs
 Shots = Annotated[int, Field(ge=1)]
+Streams = Annotated[list[str], Field(min_length=1)]
 Percent = Annotated[int, Field(ge=1, le=99)]
 
 
@@ -32,10 +33,11 @@ class AdaptConfig(Config):
 
     data: str = Field(description="labelled clips: PYSKL pickle, folder of .skeleton files, or pose shards")
     data_layout: str | None = Field(None, description="layout of a pickle whose joint count does not tell it")
-    checkpoint: list[list[str]] | None = Field(
-        None, description="pretraining checkpoint; or several, training runs whose accuracies are averaged draw by "
-                          "draw; a run may be a list of streams or encoders of any kind ([[a.pt, b.pt]]), whose "
-                          "features of a clip are put side by side; null evaluates the coordinates only")
+    checkpoint: list[Streams] | None = Field(
+        None, min_length=1,
+        description="pretraining checkpoint; or several, training runs whose accuracies are averaged draw by draw; a "
+                    "run may be a list of streams or encoders of any kind ([[a.pt, b.pt]]), whose features of a clip "
+                    "are put side by side; null evaluates the coordinates only")
     output: str = Field("adapt_results", description="folder for results.json, results.md, the plots and the cache")
     cache: str | None = Field(None, description="folder of cached features; null is OUTPUT/cache")
 

@@ -46,6 +46,7 @@ class Episodes:
     asked: np.ndarray
     shares: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.int64))
     base: np.ndarray = field(default_factory=_none)
+    parts: tuple[str, str] = ("support", "query")  # what pool and queries are called
 
     @property
     def learned(self) -> np.ndarray:
@@ -111,7 +112,7 @@ def from_lists(store: Store, lists: Mapping[str, Sequence[str]], query: str) -> 
     """
     where, labels = {name: i for i, name in enumerate(store.ids)}, np.asarray(store.labels)
     queries = indices_of(store, query)
-    queries = queries[labels[queries] >= 0]
+    queries = _labelled(queries, labels, query)
     found = {}
     for path, ids in lists.items():
         lost = [name for name in ids if name not in where or labels[where[name]] < 0]
@@ -135,7 +136,14 @@ def from_lists(store: Store, lists: Mapping[str, Sequence[str]], query: str) -> 
     drawn = _stack([[np.searchsorted(pool, each[labels[each] == i]) for i in known] for each in found.values()])
     return Episodes(classes, tuple(store.ids), pool, np.searchsorted(known, labels[pool]), queries,
                     np.searchsorted(known, labels[queries]), drawn, tuple(range(len(lists))),
-                    np.ones((len(lists), len(queries)), bool))
+                    np.ones((len(lists), len(queries)), bool), parts=("lists", query))
+
+
+def _labelled(queries: np.ndarray, labels: np.ndarray, name: str) -> np.ndarray:
+    found = queries[labels[queries] >= 0]
+    if not len(found):
+        raise InputError(f"query={name}: the split has no labelled clip")
+    return found
 
 
 def _shares(pool_labels: np.ndarray, classes: int, budget: str) -> np.ndarray:
@@ -181,9 +189,7 @@ def draw_from(store: Store, parts: Parts, k_shot: Sequence[int], draws: int, see
     than k gives all it has. Raises InputError for no labelled queries, and for a class with fewer than k videos.
     """
     labels, groups = np.asarray(store.labels), store.groups if parts.groups is None else parts.groups
-    pool, queries = (each[labels[each] >= 0] for each in (parts.pool, parts.queries))
-    if not len(queries):
-        raise InputError(f"query={parts.query}: the split has no labelled clip")
+    pool, queries = parts.pool[labels[parts.pool] >= 0], _labelled(parts.queries, labels, parts.query)
     known = np.union1d(labels[pool], labels[queries])
     classes = tuple(store.classes[i] for i in known)
     pool_labels = np.searchsorted(known, labels[pool])
@@ -198,7 +204,7 @@ def draw_from(store: Store, parts: Parts, k_shot: Sequence[int], draws: int, see
              for one, other in zip(drawn, _largest(whole, pool_labels, shares), strict=True)]
     return Episodes(classes, tuple(store.ids), pool, pool_labels, queries, np.searchsorted(known, labels[queries]),
                     drawn, seeds, _asked(groups, taken, queries, same=bool(np.isin(queries, pool).any())), whole,
-                    parts.base)
+                    parts.base, (parts.support, parts.query))
 
 
 def _largest(whole: np.ndarray, pool_labels: np.ndarray, shares: Sequence[str]) -> np.ndarray:

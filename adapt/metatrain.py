@@ -124,7 +124,8 @@ def prepare(config: MetatrainConfig) -> Work:
     """Open and check all that the training needs, and write nothing; raises InputError for what is wrong."""
     folder = Path(config.output)
     checks.writable("output", folder)
-    if (folder / NAME).exists() and (folder / NAME).samefile(config.checkpoint):
+    given = Path(config.checkpoint)
+    if given.exists() and (folder / NAME).exists() and given.samefile(folder / NAME):
         raise InputError(f"output={config.output} would overwrite checkpoint={config.checkpoint}; name another folder")
     store = open_store(config.data, config.data_layout)
     found = base_clips.choose(store, config.split, config.base_of, config.base_classes, config.validation_classes)

@@ -62,12 +62,14 @@ class PredictConfig(Config):
     window: float | None = Field(None, gt=0, description="seconds of a window; null is a support clip's median length")
     min_seconds: float = Field(0.5, ge=0, description="people in view for a shorter time are left aside")
     annotate: bool = Field(True, description="write annotated videos")
-    poses: Poses = Field(Poses(), description="how poses are read; a model brings its own")
+    poses: Poses = Field(Poses(), description="how poses are read; a model brings its own, and only an estimator of "
+                                             "your own is named again")
     device: str = Field("auto", description="auto (GPU when there is one), cpu, cuda, cuda:0, ...")
 
     @model_validator(mode="after")
     def _one_way(self) -> PredictConfig:
-        if self.model is not None and (self.support or self.checkpoint or self.poses != Poses()):
+        own = Poses(estimator=self.poses.estimator)
+        if self.model is not None and (self.support or self.checkpoint or self.poses != own):
             raise ValueError("model brings its own support, checkpoint and poses; leave those out")
         if self.model is None and not (self.support and self.checkpoint):
             raise ValueError("give support (a folder of videos for each class) and checkpoint, or model")
@@ -85,7 +87,7 @@ def plan(config: PredictConfig) -> str:
     """What the command would do, after the checks that it begins with."""
     queries = _prepare(config)
     if config.model is not None:
-        known = f"{config.model} knows {', '.join(Classifier.load(config.model).classes)}"
+        known = f"{config.model} knows {', '.join(_loaded(config, torch.device('cpu')).classes)}"
     else:
         found = _classes(config)
         known = "learns " + ", ".join(f"{name} ({len(files)} videos)" for name, files in found.items())
@@ -97,7 +99,7 @@ def execute(config: PredictConfig) -> None:
     """Learn or load, answer, and write the folder."""
     queries, output, device = _prepare(config), Path(config.output), checks.device(config.device)
     if config.model is not None:
-        model, path = Classifier.load(config.model, device), Path(config.model)
+        model, path = _loaded(config, device), Path(config.model)
     else:
         model, path = _learnt(config, device), output / "model.pt"
         model.save(path)
@@ -138,6 +140,16 @@ def _classes(config: PredictConfig) -> dict[str, list[Path]]:
         raise InputError(f"support={config.support}: a class cannot be called {UNKNOWN!r}, which is an answer of its "
                          "own; rename the folder")
     return found
+
+
+def _loaded(config: PredictConfig, device: torch.device) -> Classifier:
+    """The model of a file; raises InputError for one that would have code of its maker run, unless that is named."""
+    model = Classifier.load(str(config.model), device)
+    named = model.poses.estimator
+    if ":" in named and named != config.poses.estimator:
+        raise InputError(f"model={config.model}: was made with the estimator {named}, which is code outside this "
+                         f"package; poses.estimator={named} says that you trust it")
+    return model
 
 
 def _learnt(config: PredictConfig, device: torch.device) -> Classifier:

@@ -124,6 +124,8 @@ def prepare(config: RobustnessConfig) -> Bench:
     asked = trial.asked
     if not isinstance(asked, Episodes):
         raise InputError(f"benchmark={config.benchmark}: robustness is measured on nested draws, not on N-way episodes")
+    if len(asked.draws) < 2:
+        raise InputError("robustness is measured over draws, and there is one: name another benchmark, or more lists")
     chosen = np.concatenate([asked.base, asked.pool, asked.queries])
     clips = represent.open_clips(config, represent.view(store, chosen, config.project), len(asked.learned))
     return Bench(config, asked, trial.budgets, clips, kinds, substitute, positions[chosen] if substitute else positions)

@@ -61,7 +61,11 @@ def prepare(config: AdaptConfig) -> Task:
     if config.same_splits_as is not None:
         _check_same(config.same_splits_as, trial, store.ids)
     used = represent.view(store, trial.asked.used, config.project)
-    return Task(store, trial, represent.open_clips(config, used, len(trial.asked.learned)), kinds)
+    task = Task(store, trial, represent.open_clips(config, used, len(trial.asked.learned)), kinds)
+    if not any(table.applicable(config, task, kind) for kind in kinds):
+        raise InputError(f"methods={config.methods}: none takes {', '.join(kinds)} on benchmark {trial.name}; add one, "
+                         "such as prototype")
+    return task
 
 
 def _check_same(path: str, trial: Trial, present: Sequence[str]) -> None:
@@ -76,10 +80,18 @@ def _check_same(path: str, trial: Trial, present: Sequence[str]) -> None:
         if wrong:
             raise InputError(f"same_splits_as={path}: part {wrong[0]!r} of {kept.name} has other clips here; give the "
                              "same data, seed, draws and k_shot")
+        if kept.rule != new.rule:
+            raise InputError(f"same_splits_as={path}: its rule is {kept.rule!r}, this run's {new.rule!r}")
+        if isinstance(trial.asked, Episodes) and not trial.asked.asked.all() and set(new.parts) != set(kept.parts):
+            raise InputError(f"same_splits_as={path}: where support and query share a split the largest k decides "
+                             "which clips are asked; give the same k_shot")
 
 
 def _notes(config: AdaptConfig, task: Task) -> list[str]:
     notes = [*dict.fromkeys(each.note for each in task.clips.sources if each.note), *task.trial.notes]
+    idle = set(config.methods).difference(*(table.applicable(config, task, kind) for kind in task.kinds))
+    if idle:
+        notes.append(f"note: nothing here takes {', '.join(sorted(idle))}, so it is left out")
     if len(task.kinds) < len(config.representations):
         notes.append("note: no checkpoint was given, so only coordinates are evaluated (checkpoint=PATH adds the "
                      "encoder)")
@@ -96,14 +108,16 @@ def _asked(task: Task) -> str:
     if not isinstance(asked, Episodes):
         return (f"{config.episodes} {config.way}-way episodes of {shots} clips a class on {len(asked.classes)} novel "
                 f"classes ({len(asked.clips)} clips; {len(asked.base)} of base classes)")
-    return (f"{len(asked.draws)} nested draws of {shots} clips a class from {config.data}:{config.support} "
-            f"({len(asked.pool)} clips, {len(asked.classes)} classes), classifying {config.query} "
+    return (f"{len(asked.draws)} nested draws of {shots} clips a class from {config.data}:{asked.parts[0]} "
+            f"({len(asked.pool)} clips, {len(asked.classes)} classes), classifying {asked.parts[1]} "
             f"({len(asked.queries)} clips)")
 
 
 def _write(config: AdaptConfig, task: Task, outcome: Outcome) -> None:
-    """Everything but the table's JSON first, so that a folder with ``results.json`` is complete."""
+    """Everything but the table's JSON first, and an older one away, so that a folder with ``results.json`` is whole."""
     folder = Path(config.output)
+    for name in ("results.json", *report.OPTIONAL):
+        (folder / name).unlink(missing_ok=True)
     write_text(folder / "config.yaml", configs.to_yaml(config))
     record.write(folder / "splits.json", task.trial.splits)
     leaked = _leakage(task)
@@ -165,8 +179,8 @@ def _statistics(task: Task) -> str:
 
 def _data(config: AdaptConfig, task: Task) -> dict[str, Any]:
     asked = task.trial.asked
-    clips = {"support": {"split": config.support, "clips": len(asked.pool)},
-             "query": {"split": config.query, "clips": len(asked.queries)}} if isinstance(asked, Episodes) else {
+    clips = {"support": {"split": asked.parts[0], "clips": len(asked.pool)},
+             "query": {"split": asked.parts[1], "clips": len(asked.queries)}} if isinstance(asked, Episodes) else {
                  "novel": {"clips": len(asked.clips)}}
     return {"uri": config.data, "fingerprint": task.store.fingerprint, "layout": task.store.layout.name,
             "classes": list(asked.classes), **clips, "base": {"clips": len(asked.base)},

@@ -41,6 +41,16 @@ class Outcome:
     shown: np.ndarray
 
 
+def applicable(config: AdaptConfig, task: Task, kind: str) -> list[str]:
+    """The methods that take a representation; N-way episodes, of which there are thousands, only frozen heads."""
+    unfit: set[str] = set()
+    if isinstance(task.trial.asked, Novel) or kind not in TUNED:
+        unfit |= TRAINING
+    if isinstance(task.trial.asked, Novel) or kind not in LEARNED:
+        unfit.add(ALIGN)
+    return [method for method in config.methods if method not in unfit]
+
+
 def fill(config: AdaptConfig, task: Task) -> Outcome:
     """Evaluate every representation with every method that takes it."""
     rows: list[results.Row] = []
@@ -49,7 +59,7 @@ def fill(config: AdaptConfig, task: Task) -> Outcome:
     shown = np.zeros((0, 0))
     for kind in task.kinds:
         found = task.clips.features(kind)
-        if kind == "pretrained" or not shown.size:
+        if applicable(config, task, kind) and (kind == "pretrained" or not shown.size):
             shown = found[0]
         asked = task.trial.asked
         if isinstance(asked, Novel):
@@ -66,9 +76,7 @@ def fill(config: AdaptConfig, task: Task) -> Outcome:
 def _episodic(config: AdaptConfig, task: Task, asked: Novel, kind: str, found: list[np.ndarray]) -> list[results.Row]:
     """Rows of N-way episodes: an accuracy for each of them."""
     rows = []
-    for method in config.methods:
-        if method in TRAINING or method == ALIGN:
-            continue
+    for method in applicable(config, task, kind):
         for k in task.trial.budgets:
             accuracy = np.stack([tasks.accuracy(method, asked.tasks[int(k)],
                                                 torch.from_numpy(each[asked.rows]).to(task.clips.device))
@@ -80,10 +88,7 @@ def _episodic(config: AdaptConfig, task: Task, asked: Novel, kind: str, found: l
 def _drawn(config: AdaptConfig, task: Task, asked: Episodes, kind: str,
            found: list[np.ndarray]) -> Iterator[tuple[results.Row, np.ndarray]]:
     """Rows of nested draws, with the predictions of the first initialisation."""
-    for method in config.methods:
-        if (method in TRAINING and (kind not in TUNED or not task.clips.sources)) or (
-                method == ALIGN and kind not in LEARNED):
-            continue
+    for method in applicable(config, task, kind):
         drawn = asked.first(config.tune.draws) if method in TRAINING else asked
         for k in task.trial.budgets:
             predicted = list(_predicted(config, task, drawn, kind, method, k, found))

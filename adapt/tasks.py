@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,19 +30,21 @@ class Tasks:
         return hashlib.sha256(self.support.astype("<i8").tobytes() + self.queries.astype("<i8").tobytes()).hexdigest()
 
 
-def sample(labels: np.ndarray, way: int, shot: int, query: int, count: int, seed: int) -> Tasks:
+def sample(labels: np.ndarray, way: int, shot: int, query: int, count: int, seed: int,
+           classes: Sequence[str] = ()) -> Tasks:
     """Draw ``count`` episodes of ``way`` classes, ``shot`` + ``query`` clips each, without replacement in an episode.
 
     ``labels`` (n,) are classes of the clips; those below 0 are left out. The draws rest on the raw bits of a PCG64
-    only, so every version of numpy gives the same. Raises InputError for fewer classes than ``way``, and for a class of
-    fewer clips than an episode takes.
+    only, so every version of numpy gives the same. Raises InputError, with the name in ``classes``, for fewer classes
+    than ``way``, and for a class of fewer clips than an episode takes.
     """
     names, sizes = np.unique(labels[labels >= 0], return_counts=True)
     if len(names) < way:
         raise InputError(f"way={way}: only {len(names)} classes have labelled clips; lower way to at most that")
     if sizes.min() < shot + query:
-        raise InputError(f"k_shot={shot}, episode_queries={query}: class {names[sizes.argmin()]} has only "
-                         f"{sizes.min()} clips; lower k_shot or episode_queries, or leave the class out")
+        fewest = int(names[sizes.argmin()])
+        raise InputError(f"k_shot={shot}, episode_queries={query}: class {classes[fewest] if classes else fewest!r} "
+                         f"has only {sizes.min()} clips; lower k_shot or episode_queries, or leave the class out")
     bits = np.random.PCG64(seed)
     ordered = np.argsort(labels, kind="stable")[np.sum(labels < 0):]
     first = np.cumsum(sizes) - sizes

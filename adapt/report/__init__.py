@@ -12,7 +12,9 @@ from adapt.report.render import latex, markdown, text
 from adapt.results import Results, shown
 from skelcore.files import write_text
 
-__all__ = ["COLOURS", "Pictures", "markdown", "text", "write"]
+OPTIONAL = ("confusion.png", "per_class.png", "pairs.png")  # pictures that not every evaluation has
+
+__all__ = ["COLOURS", "OPTIONAL", "Pictures", "markdown", "text", "write"]
 
 
 def write(folder: Path, results: Results, facts: Sequence[str], pictures: Pictures) -> str:

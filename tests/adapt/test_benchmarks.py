@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from adapt import benchmarks
+from adapt import benchmarks, probe
 from adapt.config import AdaptConfig
 from adapt.splits import classes as class_rule
-from adapt.splits import ntu, one_shot
+from adapt.splits import gym, ntu, one_shot
 from skelcore.errors import InputError
 from tests.adapt.splits.names import official
 from tests.adapt.test_episodes import Labels
@@ -108,6 +109,32 @@ def test_episodes_are_of_novel_classes_and_their_statistics_of_base_ones() -> No
         prepare(store, benchmark="episodes", way=9)
 
 
+def test_no_labels_of_queries_are_given_away_where_support_and_queries_are_of_one_set() -> None:
+    asked = prepare(ntu_store(), benchmark="ntu120-one-shot-resampled").asked
+    random = torch.randn(len(asked.pool), 4, generator=torch.Generator().manual_seed(0))
+    assert probe.accuracies(asked, random, random) == {}
+
+
+def test_an_episode_never_shows_a_performance_twice() -> None:
+    store = ntu_store(actions=40)
+    asked = prepare(store, benchmark="episodes", way=4, episode_queries=3, episodes=20).asked
+    shown = [ntu.view_group(store.ids[i]) for i in asked.clips]
+    assert len(set(shown)) == len(shown) == len(asked.classes) * 9
+    store.groups = [name[:4] for name in store.ids]  # three videos of many tracks
+    store.ids = [name.replace("P", "-") for name in store.ids]
+    with pytest.raises(InputError, match=r"class 'A\d+' has only \d clips"):
+        prepare(store, benchmark="episodes", way=2, episode_queries=3, episodes=20)
+
+
+def test_what_a_benchmark_cannot_do_is_refused() -> None:
+    store = ntu_store(actions=99)
+    store.labels = np.where(np.isin(store.labels, gym.NOVEL), store.labels, -1)
+    with pytest.raises(InputError, match="no clip of a base class"):
+        prepare(store, benchmark="gym99-episodes")
+    with pytest.raises(InputError, match="lists= goes with benchmark=splits, not with episodes"):
+        prepare(store, benchmark="episodes", lists=["ids.txt"])
+
+
 def test_shares_of_the_labels_stand_beside_shots() -> None:
     store = ntu_store(performers=(1, 2, 3, 4, 5, 8))
     trial = prepare(store, benchmark="ntu120-xsub", percent=[10, 5])
@@ -146,7 +173,10 @@ def test_published_lists_are_draws(tmp_path: Path) -> None:
         {"a0", "a1", "b0", "b1"}, {"a2", "a1", "b3", "b0"}]
     np.testing.assert_array_equal(found.asked.pool_labels[found.asked.support(2)], [[0, 0, 1, 1]] * 2)
     for lists, words in ((("a0 b0", "a0 a1 b0"), "not as many"), (("a0 c9",), r"1 of its 2 ids .* 'c9'"),
-                         (("a0 a1",), "no clip of class 'b'"), (("a4 b0",), "1 of its ids are queries, such as 'a4'")):
+                         (("a0 a1",), "no clip of class 'b'"), (("a4 b0",), "1 of its ids are queries, such as 'a4'"),
+                         (("a0 b0",), "query=test: the split has no labelled clip")):
+        if "no labelled" in words:
+            store.labels = np.where(np.isin(store.ids, store.splits["test"]), -1, store.labels)
         with pytest.raises(InputError, match=words):
             trial(*lists)
 

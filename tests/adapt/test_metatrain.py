@@ -158,6 +158,8 @@ def test_what_cannot_be_trained_is_refused_in_one_line(config, changes, message)
 def test_the_checkpoint_that_it_starts_from_is_not_overwritten(config, start):
     with pytest.raises(InputError, match="would overwrite checkpoint="):
         metatrain.prepare(config(output=str(start).removesuffix("/checkpoint.pt")))
+    with pytest.raises(InputError, match="no such file"):
+        metatrain.prepare(config(output=str(start).removesuffix("/checkpoint.pt"), checkpoint="nowhere.pt"))
 
 
 def test_the_command_writes_a_checkpoint_that_an_evaluation_reads(config, data, start, tmp_path, capsys):

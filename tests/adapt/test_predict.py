@@ -84,7 +84,11 @@ def test_queries_are_classified_and_the_model_file_says_exactly_the_same(place, 
     assert {path.name for path in (tmp_path / "a").iterdir()} == {
         "model.pt", "predictions.json", "predictions.csv", "widen.mp4", "grow.mp4", "empty.mp4"}
 
-    assert run(place, tmp_path / "b", "unknown=null", given=["--model", str(tmp_path / "a" / "model.pt")]) == 0
+    given = ["--model", str(tmp_path / "a" / "model.pt")]
+    assert run(place, tmp_path / "b", given=given) == 2  # the estimator is code, which a file must not choose
+    assert "poses.estimator=tests.harvest.fakes:Blobs says that you trust it" in capsys.readouterr().err
+    trusted = [*given, "poses.estimator=tests.harvest.fakes:Blobs"]
+    assert run(place, tmp_path / "b", "unknown=null", given=trusted) == 0
     again, _ = read(tmp_path / "b")
     assert again["videos"] == answers["videos"]
     tables = [(tmp_path / name / "predictions.csv").read_text() for name in ("a", "b")]

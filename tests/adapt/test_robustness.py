@@ -233,6 +233,7 @@ def test_the_folder_the_plan_and_the_command(data, weights, tmp_path, capsys):
     (["probabilities=[1.5]"], "probabilities.0"),
     (["probabilities=[]"], "leaves nothing to measure"),
     (["benchmark=episodes", "way=2", "episode_queries=2"], "not on N-way episodes"),
+    (["lists=[{list}]"], "over draws, and there is one"),
     (["query_data=nowhere.pkl"], "nowhere.pkl: no such file"),
     (["query_data={strangers}"], "query_data: none of its ids"),
     (["project=true"], "project=true is for 3D poses"),
@@ -244,7 +245,8 @@ def test_the_folder_the_plan_and_the_command(data, weights, tmp_path, capsys):
 def test_bad_input_is_one_line_and_status_2(data, tmp_path, capsys, arguments, message):
     store = open_store(str(data))
     annotations.write_pyskl(tmp_path / "strangers.pkl", [replace(store[0], id="stranger")], {})
-    words = [each.format(strangers=tmp_path / "strangers.pkl") for each in arguments]
+    (tmp_path / "list.txt").write_text("clip-0-0\nclip-1-0\nclip-2-0\n")
+    words = [each.format(strangers=tmp_path / "strangers.pkl", list=tmp_path / "list.txt") for each in arguments]
     assert robustness.main([CONFIG, f"data={data}", f"output={tmp_path / 'out'}", "k_shot=[1]", *words]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1

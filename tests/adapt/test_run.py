@@ -107,6 +107,27 @@ def test_other_splits_than_an_earlier_runs_are_refused(data, weights, tmp_path, 
     assert status == 2 and "the data lack" in printed.err
 
 
+def test_other_episodes_than_an_earlier_runs_are_refused(tmp_path, capsys):
+    arguments = (f"data={made.write(tmp_path / 'clips.pkl', classes=10)}", "benchmark=episodes", "way=2", "episodes=10",
+                 "representations=[raw]", "methods=[prototype]", "k_shot=[1]", "episode_queries=2")
+    assert call(*arguments, f"output={tmp_path / 'one'}") == 0
+    kept = f"same_splits_as={tmp_path / 'one/splits.json'}"
+    assert call(*arguments, kept, "--dry-run") == 0
+    for change in ("seed=7", "episodes=20", "episode_queries=1", "k_shot=[1, 3]"):
+        status, printed = call(*arguments, kept, change, "--dry-run", capsys=capsys)
+        assert status == 2 and "its rule is" in printed.err
+
+
+def test_a_method_that_nothing_takes_is_told_and_pictures_of_an_earlier_run_go(data, tmp_path, capsys):
+    status, printed = call(f"data={data}", f"output={tmp_path}", "k_shot=[1]", "draws=2", "representations=[raw]",
+                           "methods=[prototype, align]", capsys=capsys)
+    assert status == 0 and "nothing here takes align" in printed.out and (tmp_path / "per_class.png").exists()
+    many = made.write(tmp_path / "many.pkl", classes=10)
+    assert call(f"data={many}", f"output={tmp_path}", "k_shot=[1]", "representations=[raw]", "benchmark=episodes",
+                "way=2", "episodes=10", "methods=[prototype]") == 0
+    assert not (tmp_path / "per_class.png").exists() and content(tmp_path)["benchmark"]["name"] == "episodes"
+
+
 def test_clips_seen_in_pretraining_are_told(data, tmp_path, capsys):
     path = tmp_path / "seen.pt"
     for ids, words in ((["clip-0-6", "clip-1-7"], "2 of the 12 queries were in the pretraining data, such as clip-0-6"),
@@ -278,6 +299,11 @@ def test_a_folder_that_cannot_be_written_is_one_line_before_any_work(data, tmp_p
     ("seed=-1", "seed"),
     ("device=cuda:77", "device=cuda:77: not available"),
     ("representations=[pretrained]", "checkpoint=null leaves no representation"),
+    ("methods=[align]", "methods=['align']: none takes statistics, raw, filled on benchmark splits"),
+    ("checkpoint=[]", "checkpoint"),
+    ("checkpoint=[[]]", "checkpoint"),
+    ("checkpoint=[[a.pt, b.pt], [c.pt]]", "different numbers of streams"),
+    ("benchmark=ntu60-xsubs", "did you mean 'ntu60-xsub'"),
 ])
 def test_bad_input_is_one_line_and_status_2(data, tmp_path, capsys, argument, message, dry):
     status, printed = call(f"data={data}", f"output={tmp_path / 'out'}", "k_shot=[1]", argument, *dry, capsys=capsys)
