@@ -124,7 +124,7 @@ def test_a_method_that_nothing_takes_is_told_and_pictures_of_an_earlier_run_go(d
     assert status == 0 and "nothing here takes align" in printed.out and (tmp_path / "per_class.png").exists()
     many = made.write(tmp_path / "many.pkl", classes=10)
     assert call(f"data={many}", f"output={tmp_path}", "k_shot=[1]", "representations=[raw]", "benchmark=episodes",
-                "way=2", "episodes=10", "methods=[prototype]") == 0
+                "way=2", "episodes=10", "methods=[prototype]", "episode_queries=2") == 0
     assert not (tmp_path / "per_class.png").exists() and content(tmp_path)["benchmark"]["name"] == "episodes"
 
 
