@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from skelcore.config import flat
 from skelcore.draw import contact_sheet, reconstruction_sheet, sprite_sheet
 from skelcore.errors import InputError, RunError
 from skelcore.files import atomic, write_text
@@ -90,7 +91,7 @@ class Board:
         """The run's row in the table of hyper-parameters: its configuration, and the tags of its figures of merit."""
         if self._writer is not None and self._writer.file_writer is not None:
             # SummaryWriter.add_hparams would show it as a second run, in a folder of its own.
-            experiment, start, _ = hparams(dict(_flat(config)), dict.fromkeys(metrics, 0.0))
+            experiment, start, _ = hparams(dict(flat(config)), dict.fromkeys(metrics, 0.0))
             for summary in (experiment, start):
                 self._writer.file_writer.add_summary(summary)
 
@@ -138,16 +139,6 @@ def _array(x: Tensor) -> np.ndarray:
     """One person's tensor as an array (1, T, V, ...)."""
     array: np.ndarray = x.detach().cpu().numpy()[None]
     return array
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float | str]]:
-    """Dotted names and values: numbers as they are, everything else as text."""
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            yield prefix + key, value if number else str(value)
 
 
 def _copy(path: Path, to: Path) -> None:

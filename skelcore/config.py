@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -63,6 +63,16 @@ def digest(config: Config, exclude: set[str] | None = None) -> str:
 def to_yaml(config: Config) -> str:
     """The resolved configuration as YAML."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float | str]]:
+    """Dotted names and values of a dumped configuration: numbers as they are, everything else as text."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            yield prefix + key, value if number else str(value)
 
 
 def schema(cls: type[Config], prefix: str = "") -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from adapt.results import Results
+from skelcore.config import flat
 
 
 def write(folder: Path, results: Results) -> None:
@@ -20,17 +19,7 @@ def write(folder: Path, results: Results) -> None:
     metrics = {f"{row.name}/{row.k}": row.mean for row in results.rows}
     with SummaryWriter(str(folder)) as writer:
         # SummaryWriter.add_hparams would show it as a second run, in a folder of its own.
-        for summary in hparams({"benchmark": results.benchmark.name, **dict(_flat(results.config))}, metrics):
+        for summary in hparams({"benchmark": results.benchmark.name, **dict(flat(results.config))}, metrics):
             writer._get_file_writer().add_summary(summary)
         for tag, value in metrics.items():
             writer.add_scalar(tag, value, 0)
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float | str]]:
-    """Dotted names and values: numbers as they are, everything else as text."""
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            yield prefix + key, value if number else str(value)

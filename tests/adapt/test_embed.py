@@ -2,29 +2,14 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from pyarrow import parquet
 
 from adapt import embed, embedded, features
 from adapt.features import Clips
 from skelcore import batches, checkpoint
-from skelcore.encoders import build
 from skelcore.errors import InputError
 from skelcore.store import Subset, open_store
 from tests.adapt import clips as made
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return made.write(tmp_path_factory.mktemp("data") / "clips.pkl")
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "checkpoint.pt"
-    checkpoint.save_encoder(path, build("stgcn++", "coco17", width=8), frames=16, stream="joint")
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -6,16 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapt import robustness
 from adapt.corrupt import Common, Dropped, Substituted, common, drop
 from adapt.robustness import RobustnessConfig
-from skelcore import annotations, checkpoint, layouts
+from skelcore import annotations, layouts
 from skelcore.batches import ClipDataset
-from skelcore.encoders import build
 from skelcore.errors import InputError
 from skelcore.sequence import PoseSequence
 from skelcore.store import Store, Subset, open_store
@@ -23,19 +21,6 @@ from tests.adapt import clips as made
 from tests.paths import ROOT
 
 CONFIG = str(ROOT / "configs/adapt/robustness.yaml")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return made.write(tmp_path_factory.mktemp("data") / "clips.pkl")
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "checkpoint.pt"
-    checkpoint.save_encoder(path, build("stgcn++", "coco17", width=8), frames=16, stream="joint")
-    return path
 
 
 def clip(persons: int = 1, frames: int = 40, name: str = "clip") -> PoseSequence:

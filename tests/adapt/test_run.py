@@ -23,19 +23,6 @@ KINDS = ("pretrained", "fused", "scratch", "uncalibrated", "statistics", "raw", 
 CONFIG = str(ROOT / "configs/adapt/base.yaml")
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return made.write(tmp_path_factory.mktemp("data") / "clips.pkl")
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "checkpoint.pt"
-    checkpoint.save_encoder(path, build("stgcn++", "coco17", width=8), frames=16, stream="joint")
-    return path
-
-
 def call(*arguments, capsys=None):
     status = run.main([CONFIG, *map(str, arguments)])
     return (status, capsys.readouterr()) if capsys else status
