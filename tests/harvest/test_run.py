@@ -137,7 +137,7 @@ def test_killed_at_any_moment_and_resumed_the_shards_are_the_same_bytes(tmp_path
     rng, output, settled = random.Random(0), tmp_path / "killed", 0
     journal = output / "ledger.jsonl"
     for sign, status in ((signal.SIGINT, 130), (signal.SIGKILL, -9), (signal.SIGKILL, -9)):
-        process = start(*arguments, f"output={output}", "workers=2", home=tmp_path, BLOBS_SECONDS="0.3")
+        process = start(*arguments, f"output={output}", "workers=2", home=tmp_path, BLOBS_SECONDS="0.1")
         until = time.monotonic() + 120
         while (len(ledger_lines(journal)) <= settled + 1) and process.poll() is None and time.monotonic() < until:
             time.sleep(0.02)
