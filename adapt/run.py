@@ -23,8 +23,8 @@ from skelcore.files import write_text
 from skelcore.seen import shared
 from skelcore.store import open_store
 
-SELECTION = ("Constants of methods were set on the training split of Penn Action and are the same for all data; "
-             "schedules are fixed; no query chose anything.")
+SELECTION = ("Constants of methods were set on training splits, for the most part of Penn Action, and are the same for "
+             "all data; schedules are fixed; no query chose anything.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

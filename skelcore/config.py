@@ -13,7 +13,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -81,8 +82,7 @@ def schema(cls: type[Config], prefix: str = "") -> str:
     for name, field in cls.model_fields.items():
         kinds, several = _nested(field.annotation), isinstance(field.annotation, type) is False
         if not kinds or _holds_others(field.annotation):
-            kind = getattr(field.annotation, "__name__", None) if not get_args(field.annotation) else None
-            kind = kind or str(field.annotation).replace("typing.", "")
+            kind = _words(field.annotation)
             for nested in kinds:
                 kind = kind.replace(f"{nested.__module__}.{nested.__name__}", f"{{{name} below}}")
             default = "required" if field.is_required() else repr(field.get_default(call_default_factory=True))
@@ -93,6 +93,21 @@ def schema(cls: type[Config], prefix: str = "") -> str:
                 lines.append(f"  {prefix}{name}{tag}: {(nested.__doc__ or nested.__name__).splitlines()[0]}")
             lines.append(schema(nested, f"{prefix}{name}."))
     return "\n".join(lines)
+
+
+def _words(annotation: Any) -> str:
+    """A type as a user would write it, without the bounds of its values, which an error tells."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _words(arguments[0])
+    if origin in (Union, UnionType):
+        return " | ".join(map(_words, arguments))
+    if isinstance(origin, type):
+        return f"{origin.__name__}[{', '.join(map(_words, arguments))}]"
+    if isinstance(annotation, type):
+        name = annotation.__name__.replace("NoneType", "None")
+        return f"{annotation.__module__}.{name}" if issubclass(annotation, BaseModel) else name  # as ``schema`` asks
+    return str(annotation).replace("typing.", "")
 
 
 def _read(path: Path, section: tuple[str, ...] = (), seen: tuple[Path, ...] = ()) -> dict[str, Any]:

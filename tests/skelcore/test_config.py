@@ -216,3 +216,14 @@ def test_schema_lists_each_member_of_a_union() -> None:
                  "half its width", "shape.side: int = 2", "sources.path: str = required", "inner.radius: float"):
         assert line in text, text
     assert "tests." not in text and "__main__" not in text
+
+
+def test_types_are_told_as_a_user_would_write_them() -> None:
+    class Settings(config.Config):
+        runs: list[list[Annotated[str, Field(min_length=1)]]] | None = None
+        counts: Annotated[list[Annotated[int, Field(ge=1)]], Field([1], min_length=1)]
+        kind: Literal["a", "b"] = "a"
+
+    text = config.schema(Settings)
+    assert "runs: list[list[str]] | None = None" in text and "counts: list[int] = [1]" in text
+    assert "kind: Literal['a', 'b'] = 'a'" in text
