@@ -15,10 +15,11 @@ BOOTSTRAP = "~/ray_bootstrap_config.yaml"
 FORMAT = ("bv[height>=360][height<=720][vcodec^=avc1][ext=mp4]/bv[height>=360][ext=mp4]/bv[height>=360]/"
           "b[height>=360]/bv/b")
 OWN_OPTIONS = {"outtmpl", "paths", "logger", "progress_hooks", "match_filter", "ignoreerrors", "max_filesize",
-               "postprocessors", "quiet", "noprogress", "enable_file_urls"}
+               "postprocessors", "quiet", "noprogress", "enable_file_urls", "cookiefile", "proxy", "ratelimit",
+               "allow_unplayable_formats"}
 
 # What may differ between two runs into one output folder.
-_FREE = {"sources", "output", "workers", "shard_size", "limits", "fetch"}
+_FREE = {"sources", "output", "workers", "worker", "shard_size", "limits", "fetch", "politeness", "law"}
 
 
 class Limits(Config):
@@ -26,7 +27,18 @@ class Limits(Config):
 
     max_seconds: float = Field(1800, gt=0, description="longest video taken, in seconds")
     max_bytes: int = Field(2_000_000_000, gt=0, description="largest file taken")
+    fetch_seconds: float = Field(3600, gt=0, description="time after which a download is given up")
     deadline_seconds: float = Field(7200, gt=0, description="time after which a video in hand is given up")
+
+
+class Worker(Config):
+    """What one worker process takes from its node, and when it makes room for a fresh one."""
+
+    cpus: float = Field(1, ge=0, description="CPUs of the node that Ray books for a worker")
+    gpus: float = Field(0, ge=0, description="GPUs, or a fraction of one, that Ray books for a worker")
+    memory_bytes: int | None = Field(None, gt=0, description="memory that Ray books for a worker; empty: none")
+    recycle_videos: int = Field(1000, ge=1, description="videos after which a worker is replaced")
+    recycle_bytes: int = Field(8_000_000_000, gt=0, description="resident memory beyond which a worker is replaced")
 
 
 class Gates(Config):
@@ -49,8 +61,14 @@ class Gates(Config):
 class Fetch(Config):
     """How URLs are downloaded."""
 
+    ahead: int = Field(2, ge=1, le=64, description="sources that a worker fetches while it estimates another")
     retries: int = Field(2, ge=0, description="further tries after a transient failure")
     wait_seconds: float = Field(5.0, ge=0, description="pause before the first retry; doubles with each")
+    user_agent: str = Field("SkelShot/0.1 (pose research; no video is kept)", min_length=1,
+                            description="how direct downloads introduce themselves; add an address of yours")
+    cookies: str | None = Field(None, description="a cookie file in Netscape format; each worker uses a copy")
+    proxy: str | None = Field(None, description="proxy URL for all downloads")
+    rate_bytes: int | None = Field(None, gt=0, description="most bytes a second of one download")
     options: dict[str, Any] = Field(default_factory=dict, description="yt-dlp options (its Python names) over our own")
 
     @field_validator("options")
@@ -60,6 +78,38 @@ class Fetch(Config):
         if taken:
             raise ValueError(f"{', '.join(taken)}: set by the harvest itself and not free")
         return value
+
+
+class HostRule(Config):
+    """What one host is asked for at a time; what is left empty is as for every host."""
+
+    concurrency: int | None = Field(None, ge=1, description="downloads at once from it")
+    gap_seconds: float | None = Field(None, ge=0, description="least time between the starts of two")
+
+
+class Politeness(Config):
+    """What a host may be asked for, over the whole cluster."""
+
+    concurrency: int = Field(1, ge=1, description="downloads at once from one host")
+    gap_seconds: float = Field(10.0, ge=0, description="least time between the starts of two from one host")
+    jitter_seconds: float = Field(5.0, ge=0, description="most that chance adds to the gap")
+    hosts: dict[str, HostRule] = Field(default_factory=dict, description="other rules, by host name")
+    pause_seconds: float = Field(60.0, ge=0, description="pause of a host that answers 429 without Retry-After")
+    bot_pause_seconds: float = Field(3600.0, ge=0, description="pause of a host that asks for a login or a captcha")
+    longest_pause_seconds: float = Field(21600.0, ge=0, description="most that any pause lasts, whatever a host asks")
+    pauses: int = Field(3, ge=1, description="pauses in a row after which a host is asked for nothing more in this run")
+    outage_failures: int = Field(10, ge=2, description="network failures in a row, over all hosts, taken for an outage")
+    outage_seconds: float = Field(30.0, ge=0, description="time between two probes while an outage lasts")
+
+
+class Law(Config):
+    """What may be harvested at all. Local files and buckets are exempt, but for opt_out."""
+
+    licences: list[str] = Field(
+        ["cc0", "cc by*", "cc-by*", "creative commons*", "public domain*"],
+        description="licences taken, told by patterns; a video that declares none is refused; [any] takes all")
+    robots: bool = Field(True, description="obey robots.txt, X-Robots-Tag and tdm-reservation on direct URLs")
+    opt_out: str | None = Field(None, description="file of ids, URLs, channels and hosts that must not be harvested")
 
 
 class Harvest(Config):
@@ -75,10 +125,13 @@ class Harvest(Config):
     max_persons: int = Field(8, ge=1, description="most persons estimated in one frame, the surest first")
     short_side: int = Field(720, ge=64, description="larger frames are first scaled down to this short side")
     workers: int | None = Field(None, ge=1, description="estimating processes; default: all CPUs that Ray may use")
+    worker: Worker = Worker.model_validate({})
     shard_size: int = Field(64, ge=1, description="sources in one shard")
     limits: Limits = Limits.model_validate({})
     gates: Gates = Gates.model_validate({})
     fetch: Fetch = Fetch.model_validate({})
+    politeness: Politeness = Politeness.model_validate({})
+    law: Law = Law.model_validate({})
 
     @field_validator("sources", mode="before")
     @classmethod

@@ -1,64 +1,88 @@
-"""The harvest on Ray: one actor a core, one video at a time each; this process owns the retries."""
+"""The harvest on Ray: this process hands out sources, owns every retry, and outlives any worker."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError
 
-from harvest import estimators, scratch, video
+from harvest import fetch, scratch
 from harvest.config import BOOTSTRAP, Harvest
 from harvest.plan import Source
+from harvest.schedule import Schedule
 from harvest.video import Outcome
+from harvest.worker import Landed, Worker
 from skelcore.errors import RunError
 
 _MOST_DEATHS = 2
 _POLL_SECONDS = 0.5
 _START_SECONDS = 300
+_FETCH_GRACE = 60.0  # beyond limits.fetch_seconds, which a fetch should notice itself
+_NODE_SECONDS = 2.0  # Ray may notice the death of a worker a moment before that of its node
+
+Settle = Callable[[Source, Outcome, int], None]
 
 
-@ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)
-class Worker:
-    """Estimates one video at a time in a process of its own; frames never leave it."""
+@ray.remote(max_restarts=0, max_task_retries=0,
+            concurrency_groups={"orders": 1, "news": 1})  # type: ignore[call-overload]
+class Actor:
+    """A worker in a process of its own, wherever Ray has room; orders and news pass while it estimates."""
 
     def __init__(self, config: Harvest) -> None:
-        scratch.sweep()
-        self._config = config
-        self._estimator = estimators.build(config.estimator, config.layout)
+        self._worker = Worker(config)
 
-    def ready(self) -> None:
-        """Answers once the model is loaded."""
+    def ready(self) -> str:
+        """Answers with the node's id once the model is loaded."""
+        return ray.get_runtime_context().get_node_id()
 
-    def process(self, source: Source) -> Outcome:
-        return video.process(source, self._config, self._estimator)
+    @ray.method(concurrency_group="orders")
+    def feed(self, index: int, source: Source) -> None:
+        self._worker.feed(index, source)
+
+    @ray.method(concurrency_group="news")
+    def landed(self) -> list[Landed]:
+        return self._worker.landed()
+
+    def estimate(self, index: int) -> tuple[Outcome, int]:
+        return self._worker.estimate(index)
 
 
 @dataclass
-class _Lease:
-    """A video in the hands of a worker."""
+class _Hand:
+    """One worker and the sources that it has: being ``fetching`` (until when), ``landed``, and the one in hand."""
 
-    worker: Any
-    source: Source
-    attempt: int
-    until: float
+    actor: Any
+    node: str = ""
+    fetching: dict[int, float] = field(default_factory=dict)
+    landed: deque[int] = field(default_factory=deque)
+    held: int | None = None
+    until: float = 0.0
+    listening: bool = False
+    done: int = 0
+    tired: bool = False
+
+    @property
+    def load(self) -> int:
+        return len(self.fetching) + len(self.landed) + (self.held is not None)
 
 
-def drive(config: Harvest, sources: list[Source], settle: Callable[[Source, Outcome, int], None]) -> None:
+def drive(config: Harvest, sources: list[Source], settle: Settle) -> None:
     """Process ``sources`` and call ``settle(source, outcome, attempts)`` once for each, in the order they finish.
 
-    A worker that dies is replaced and its video tried once more; a second death settles it as ``crash``. A video
-    beyond its deadline is settled as ``timeout``. Raises RunError when workers cannot be started at all.
+    A worker that dies is replaced, and what it had is fetched again; a source in hand at two deaths is settled as
+    ``crash``. A video beyond its deadline is settled as ``timeout``. Raises RunError when workers cannot be started at
+    all, and when no host can be reached for long.
     """
     started = _connect(config)
     try:
-        _Pool(config, settle).run(sources)
+        _Pool(config, sources, settle).run()
     finally:
         if started:
             ray.shutdown()
@@ -83,43 +107,48 @@ def _connect(config: Harvest) -> bool:
 
 
 class _Pool:
-    def __init__(self, config: Harvest, settle: Callable[[Source, Outcome, int], None]) -> None:
-        self._config, self._settle = config, settle
-        self._leases: dict[Any, _Lease] = {}
-        self._idle: list[Any] = []
+    """The workers, and what each call to them will answer."""
+
+    def __init__(self, config: Harvest, sources: list[Source], settle: Settle) -> None:
+        self._config, self._sources, self._settle = config, sources, settle
+        self._schedule = Schedule(config.politeness, config.fetch)
+        self._hosts = [fetch.host(source.location) for source in sources]
+        for index, host in enumerate(self._hosts):
+            self._schedule.add(index, host)
+        self._hands: list[_Hand] = []
+        self._calls: dict[Any, tuple[_Hand, Callable[[_Hand, Any], None]]] = {}
         # Workers whose answer that they are ready is still awaited: they load their model or queue for a CPU.
         self._starting: dict[Any, Any] = {}
+        self._attempts: Counter[int] = Counter()
+        self._deaths: Counter[int] = Counter()
+        self._suspects: set[int] = set()
         self._stillborn = 0
         self._workless_since = time.monotonic()
 
-    def run(self, sources: list[Source]) -> None:
-        waiting = deque((source, 1) for source in sources)
-        size = min(len(waiting), self._config.workers or max(1, int(ray.cluster_resources().get("CPU", 1))))
+    def run(self) -> None:
         try:
-            for _ in range(size):
+            for _ in range(min(len(self._sources), self._config.workers or _room(self._config))):
                 self._start()
-            while waiting or self._leases:
-                while waiting and self._idle:
-                    self._lease(*waiting.popleft())
-                for lease, outcome in self._finished():
-                    if outcome is not None:
-                        self._settle(lease.source, outcome, lease.attempt)
-                    else:
-                        waiting.append((lease.source, lease.attempt + 1))
+            while len(self._schedule) or any(hand.load for hand in self._hands):
+                self._hand_out()
+                self._listen()
+                self._enforce_deadlines()
         finally:
-            leased = (lease.worker for lease in self._leases.values())
-            for worker in [*self._idle, *self._starting.values(), *leased]:
-                ray.kill(worker)
+            for actor in [*self._starting.values(), *(hand.actor for hand in self._hands)]:
+                ray.kill(actor)
 
     def _start(self) -> None:
-        worker = Worker.remote(self._config)  # type: ignore[attr-defined]
-        self._starting[worker.ready.remote()] = worker
+        worker = self._config.worker
+        memory = {} if worker.memory_bytes is None else {"memory": worker.memory_bytes}
+        actor = Actor.options(  # type: ignore[attr-defined]
+            num_cpus=worker.cpus, num_gpus=worker.gpus, **memory).remote(self._config)
+        self._starting[actor.ready.remote()] = actor
 
     def _welcome(self, reference: Any) -> None:
         """A worker has started, or has failed to: that must not be counted as the fault of a video."""
-        worker = self._starting.pop(reference)
+        actor = self._starting.pop(reference)
         try:
-            ray.get(reference)
+            node = ray.get(reference)
         except RayError as error:
             self._stillborn += 1
             failed = isinstance(error, RayActorError) and error.actor_init_failed
@@ -129,44 +158,155 @@ class _Pool:
             self._start()
         else:
             self._stillborn = 0
-            self._idle.append(worker)
+            self._hands.append(_Hand(actor, node))
 
-    def _lease(self, source: Source, attempt: int) -> None:
-        worker = self._idle.pop()
-        until = time.monotonic() + self._config.limits.deadline_seconds
-        self._leases[worker.process.remote(source)] = _Lease(worker, source, attempt, until)
+    def _hand_out(self) -> None:
+        """Give every worker as much as it may have, the idlest first."""
+        now = time.monotonic()
+        while hand := min((hand for hand in self._hands if self._has_room(hand)), key=lambda h: h.load, default=None):
+            index = self._schedule.take(now)
+            if index is None:
+                break
+            if index in self._suspects and hand.load:
+                self._schedule.lost(index, self._hosts[index])
+                break
+            hand.fetching[index] = now + self._config.limits.fetch_seconds + _FETCH_GRACE
+            self._attempts[index] += 1
+            hand.actor.feed.remote(index, self._sources[index])
+        for hand in self._hands:
+            if hand.held is None and hand.landed:
+                hand.held = hand.landed.popleft()
+                hand.until = now + self._config.limits.deadline_seconds
+                self._calls[hand.actor.estimate.remote(hand.held)] = hand, self._take_outcome
+            if hand.fetching and not hand.listening:
+                hand.listening = True
+                self._calls[hand.actor.landed.remote()] = hand, self._take_news
 
-    def _finished(self) -> list[tuple[_Lease, Outcome | None]]:
-        """Leases that ended, with their outcome, or None for one to be tried again."""
-        done, _ = ray.wait([*self._leases, *self._starting], num_returns=1, timeout=_POLL_SECONDS)
-        ended = [self._collect(reference) for reference in done if reference in self._leases]
+    def _has_room(self, hand: _Hand) -> bool:
+        """A source suspected of killing its worker while fetched is fetched alone, so that the next death tells."""
+        share = min(self._config.fetch.ahead + 1, self._config.worker.recycle_videos - hand.done)
+        return (not hand.tired and hand.load < share and self._suspects.isdisjoint(hand.fetching))
+
+    def _listen(self) -> None:
+        """Wait a moment for answers and take all that have come."""
+        patience = min(_POLL_SECONDS, max(0.01, self._schedule.wait(time.monotonic())))
+        waiting = [*self._calls, *self._starting]
+        if not waiting:
+            time.sleep(patience)
+            return
+        done, _ = ray.wait(waiting, num_returns=1, timeout=patience)
+        if done:
+            done, _ = ray.wait(waiting, num_returns=len(waiting), timeout=0)
         for reference in done:
             if reference in self._starting:
                 self._welcome(reference)
-        now = time.monotonic()
-        if self._leases or self._idle:
-            self._workless_since = now
-        elif now - self._workless_since > _START_SECONDS:
+            elif reference in self._calls:  # else its worker was just found dead by another call
+                self._answer(reference)
+        if self._hands:
+            self._workless_since = time.monotonic()
+        elif time.monotonic() - self._workless_since > _START_SECONDS:
             raise RunError(f"no worker within {_START_SECONDS} s: the cluster has no free CPU")
-        for reference in [r for r, lease in self._leases.items() if lease.until < now]:
-            lease = self._leases.pop(reference)
-            ray.kill(lease.worker)
-            self._start()
-            ended.append((lease, Outcome("failed", "timeout")))
-        return ended
 
-    def _collect(self, reference: Any) -> tuple[_Lease, Outcome | None]:
-        lease = self._leases.pop(reference)
+    def _answer(self, reference: Any) -> None:
+        hand, take = self._calls.pop(reference)
         try:
-            outcome = ray.get(reference)
-        except RayTaskError as error:
-            outcome = Outcome("failed", "error", _last_line(error))
+            found = ray.get(reference)
         except RayError:
-            ray.kill(lease.worker)
-            self._start()
-            return lease, Outcome("failed", "crash") if lease.attempt >= _MOST_DEATHS else None
-        self._idle.append(lease.worker)
-        return lease, outcome
+            self._bury(hand)
+            return
+        take(hand, found)
+
+    def _take_news(self, hand: _Hand, news: list[Landed]) -> None:
+        hand.listening = False
+        for index, failure in news:
+            if index not in hand.fetching:
+                continue
+            del hand.fetching[index]
+            self._schedule.landed(index)
+            host = self._hosts[index]
+            if failure is None:
+                self._schedule.answered(host)
+                hand.landed.append(index)
+                continue
+            for gone in self._schedule.failed(index, host, failure.reason, failure.wait, time.monotonic()):
+                self._end(gone, failure)
+
+    def _take_outcome(self, hand: _Hand, answer: tuple[Outcome, int]) -> None:
+        (outcome, resident), index = answer, hand.held
+        hand.held = None
+        hand.done += 1
+        worker = self._config.worker
+        hand.tired = hand.tired or hand.done >= worker.recycle_videos or resident > worker.recycle_bytes
+        assert index is not None
+        self._end(index, outcome)
+        if hand.tired and not hand.load:
+            self._replace(hand)
+
+    def _end(self, index: int, outcome: Outcome) -> None:
+        # A source of a host given up may never have been asked for itself.
+        self._settle(self._sources[index], outcome, max(1, self._attempts.pop(index, 1)))
+        self._deaths.pop(index, None)
+        self._suspects.discard(index)
+
+    def _replace(self, hand: _Hand) -> None:
+        self._hands.remove(hand)
+        self._calls = {reference: call for reference, call in self._calls.items() if call[0] is not hand}
+        ray.kill(hand.actor)
+        self._start()
+
+    def _bury(self, hand: _Hand) -> None:
+        """A worker has died: whatever it had is fetched again, but for what is the likely cause."""
+        self._replace(hand)
+        guilty: Iterable[int] = ()
+        if self._node_lives(hand.node):
+            if hand.held is not None:
+                guilty = [hand.held]
+            elif len(hand.fetching) == 1:
+                guilty = list(hand.fetching)
+            else:
+                self._suspects.update(hand.fetching)
+        self._deaths.update(guilty)
+        for index in self._left_behind(hand):
+            if self._deaths[index] >= _MOST_DEATHS:
+                self._end(index, Outcome("failed", "crash"))
+            else:
+                self._schedule.lost(index, self._hosts[index])
+
+    def _left_behind(self, hand: _Hand) -> list[int]:
+        """The sources of a dead worker, none of which is asked for any longer."""
+        for index in hand.fetching:
+            self._schedule.landed(index)
+        return [*hand.fetching, *hand.landed, *([] if hand.held is None else [hand.held])]
+
+    def _node_lives(self, node: str) -> bool:
+        until = time.monotonic() + _NODE_SECONDS
+        while any(found["NodeID"] == node and found["Alive"] for found in ray.nodes()):
+            if time.monotonic() > until or len(ray.nodes()) == 1:
+                return True
+            time.sleep(0.1)
+        return False
+
+    def _enforce_deadlines(self) -> None:
+        now = time.monotonic()
+        for hand in list(self._hands):
+            late = {index for index, until in hand.fetching.items() if until < now}
+            if hand.held is not None and hand.until < now:
+                late.add(hand.held)
+            if not late:
+                continue
+            self._replace(hand)
+            for index in self._left_behind(hand):
+                if index in late:
+                    self._end(index, Outcome("failed", "timeout"))
+                else:
+                    self._schedule.lost(index, self._hosts[index])
+
+
+def _room(config: Harvest) -> int:
+    """How many workers the cluster holds."""
+    found, worker = ray.cluster_resources(), config.worker
+    booked = {"CPU": worker.cpus, "GPU": worker.gpus, "memory": float(worker.memory_bytes or 0)}
+    return max(1, int(min((found.get(name, 0) / amount for name, amount in booked.items() if amount), default=1)))
 
 
 def _last_line(error: Exception) -> str:

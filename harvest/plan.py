@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import glob
-import hashlib
 import io
 import json
 import os
@@ -13,16 +12,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
+from harvest.address import VIDEO_SUFFIXES, canonical, identify, is_url, split
 from skelcore.errors import InputError
 from skelcore.files import write_text
 
-VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".flv",
-                  ".wmv", ".3gp", ".ogv"}
 LIST_SUFFIXES = {".txt", ".csv", ".jsonl"}
-_PORTS = {"http": 80, "https": 443}
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _DEEPEST = 20
 
 
@@ -37,7 +32,12 @@ class Source:
 
     @property
     def is_url(self) -> bool:
-        return _URL.match(self.address) is not None
+        return is_url(self.address)
+
+    @property
+    def location(self) -> str:
+        """The address without the fragment that marks a clip."""
+        return split(self.address)[0]
 
 
 def update(path: Path, sources: Iterable[Source], shard_size: int) -> list[Source]:
@@ -121,38 +121,8 @@ def _united(a: Source, b: Source) -> Source:
     return Source(given[0] if given else a.id, a.address, a.meta or b.meta)
 
 
-def canonical(url: str) -> str:
-    """One spelling for a URL: lower-case scheme and host, no default port, no fragment."""
-    try:
-        parts = urlsplit(url.strip())
-        port = parts.port
-    except ValueError:
-        return url.strip()
-    host = (parts.hostname or "").lower()
-    host = f"[{host}]" if ":" in host else host
-    user = parts.netloc.rpartition("@")[0]
-    location = (f"{user}@" if user else "") + host + (f":{port}" if port and port != _PORTS.get(parts.scheme) else "")
-    return urlunsplit((parts.scheme.lower(), location, parts.path or "/", parts.query, ""))
-
-
-def identify(address: str) -> str:
-    """A readable id of letters, digits, ``_`` and ``-`` that is a function of the address alone."""
-    if _URL.match(address):
-        _, _, rest = address.partition("://")
-        text = _slug(rest.rpartition("@")[2] if "@" in rest.split("/")[0] else rest)[-48:]
-    else:
-        text = _slug(Path(address).stem)[:48]
-    # File names are bytes: those that are not UTF-8 arrive as lone surrogates.
-    data = address.encode(errors="surrogatepass")
-    return f"{text.strip('-') or 'video'}-{hashlib.sha256(data).hexdigest()[:12]}"
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_]+", "-", text).strip("-")
-
-
 def _source(text: str, folder: Path, meta: dict[str, Any] | None = None, name: str | None = None) -> Source:
-    address = canonical(text) if _URL.match(text) else os.path.abspath(folder / os.path.expanduser(text))
+    address = canonical(text) if is_url(text) else os.path.abspath(folder / os.path.expanduser(text))
     if name is None:
         return Source(identify(address), address, meta or {})
     safe = re.fullmatch(r"[A-Za-z0-9_-]{1,90}", name)
@@ -163,7 +133,7 @@ def _rows(sources: Iterable[str]) -> Iterator[Source]:
     here = Path.cwd()
     for text in sources:
         path = Path(os.path.expanduser(text))
-        if _URL.match(text):
+        if is_url(text):
             yield _source(text, here)
         # Unlike their namesakes in pathlib, these take an impossible name for an absent one.
         elif os.path.isdir(path):
@@ -211,7 +181,7 @@ def _listed(path: Path) -> Iterator[Source]:
         url, file, name = row.pop("url", None), row.pop("path", None), row.pop("id", None)
         if (url is None) == (file is None):
             raise InputError(f"{path}, line {number}: needs either url or path")
-        if url is not None and not _URL.match(str(url)):
+        if url is not None and not is_url(str(url)):
             raise InputError(f"{path}, line {number}: url {url!r} has no scheme such as https://")
         yield _source(str(url or file), path.parent, row, None if name is None else str(name))
 

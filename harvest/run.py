@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from harvest import estimators, plan, summary
+from harvest import estimators, fetch, plan, summary
 from harvest.config import BOOTSTRAP, Harvest
 from harvest.estimators import Estimator
 from harvest.ledger import Entry, Ledger
@@ -26,6 +26,7 @@ from skelcore.progress import Progress
 
 def harvest(config: Harvest) -> None:
     """Harvest what the output folder lacks; does nothing when it lacks nothing."""
+    fetch.check(config)
     expanded = plan.expand(config.sources)
     with Workspace(config) as workspace:
         sources = plan.update(workspace.plan, expanded, config.shard_size)

@@ -1,4 +1,4 @@
-"""One source from address to gated tracks: fetch, extract, judge."""
+"""One source from its file to gated tracks: extract, judge."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from harvest import extract, fetch, gates
+from harvest import extract, gates
 from harvest.config import Harvest
 from harvest.estimators import Estimator
+from harvest.fetch import Fetched
 from harvest.ledger import Status
 from harvest.plan import Source
 from harvest.reasons import VideoError
@@ -18,7 +19,8 @@ from skelcore.sequence import PoseSequence
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a source gave: kept ``sequences``, the ``rejected`` tracks' numbers, and the block's ``origin``."""
+    """What a source gave: kept ``sequences``, the ``rejected`` tracks' numbers, the block's ``origin``, and the seconds
+    that its host asks us to ``wait``."""
 
     status: Status
     reason: str = ""
@@ -29,20 +31,25 @@ class Outcome:
     rejected: list[dict[str, Any]] = field(default_factory=list)
     frames: int = 0
     seconds: float = 0.0
+    wait: float | None = None
 
 
-def process(source: Source, config: Harvest, estimator: Estimator) -> Outcome:
-    """Harvest one source; whatever is wrong with it comes back as data."""
+def estimate(source: Source, file: Fetched, config: Harvest, estimator: Estimator) -> Outcome:
+    """Harvest one source whose file is here; whatever is wrong with it comes back as data."""
     try:
-        with fetch.fetched(source, config.fetch, config.limits) as file:
-            found = extract.scan(file.path, estimator, config.fps, config.detect_every, config.short_side,
-                                 config.limits.max_seconds, config.max_persons)
-            return _judged(source, config, estimator, found, file.info)
-    except VideoError as error:
-        return Outcome("failed", error.reason, error.detail)
+        found = extract.scan(file.path, estimator, config.fps, config.detect_every, config.short_side,
+                             config.limits.max_seconds, config.max_persons)
+        return _judged(source, config, estimator, found, file.info)
     except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        return Outcome("failed", "error", f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})"[:300])
+        return failed(error)
+
+
+def failed(error: Exception) -> Outcome:
+    """What an error makes of a source: its reason where it has one, else ``error`` and where it was raised."""
+    if isinstance(error, VideoError):
+        return Outcome("failed", error.reason, error.detail, wait=error.wait)
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return Outcome("failed", "error", f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})"[:300])
 
 
 def _judged(source: Source, config: Harvest, estimator: Estimator, found: extract.Extraction,

@@ -29,6 +29,8 @@ from skelcore.errors import InputError, RunError
 from skelcore.files import atomic, write_text
 from skelcore.progress import Progress
 
+# Nobody else's server: it may be asked for as much as the harvest can use.
+_OWN_SERVER = "{hosts: {127.0.0.1: {concurrency: 8, gap_seconds: 0}}}"
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
@@ -119,9 +121,10 @@ def list_sources(config: DemoConfig, address: str) -> str:
     """The harvest's source list as CSV; ids of our own, so that no result depends on the server's port."""
     text = io.StringIO()
     table = csv.writer(text)
-    table.writerow(["id", "url", "label", "split"])
-    table.writerows([clip.name, f"{address}/{clip.name}.mp4", clip.action, clip.split] for clip in clips(config))
-    table.writerows([name, f"{address}/{name}.mp4", "", "broken"] for name in ("empty-room", "damaged", "not-there"))
+    table.writerow(["id", "url", "label", "split", "licence"])
+    table.writerows([clip.name, f"{address}/{clip.name}.mp4", clip.action, clip.split, "CC0"] for clip in clips(config))
+    table.writerows([name, f"{address}/{name}.mp4", "", "broken", "CC0"]
+                    for name in ("empty-room", "damaged", "not-there"))
     return text.getvalue()
 
 
@@ -166,7 +169,7 @@ def execute(config: DemoConfig) -> None:
         write_text(output / "sources.csv", list_sources(config, address))
         sources = json.dumps([str(output / "sources.csv"), *config.sources])
         seconds["harvest"] = _run("harvest.run", str(CONFIGS / "harvest.yaml"), f"sources={sources}",
-                                  f"output={stages['harvest']}", f"fps={config.fps}")
+                                  f"output={stages['harvest']}", f"fps={config.fps}", f"politeness={_OWN_SERVER}")
     poses = stages["harvest"] / "shards"
     seconds["pretrain"] = _run("pretrain.run", str(CONFIGS / "pretrain/demo.yaml"), f"data={poses}",
                                f"monitor.data={poses}", f"output={stages['pretrain']}")

@@ -1,178 +1,145 @@
-import http.server
+"""The router, and one table of what users meet: every failure lands in the class that its remedy needs."""
+
 import socket
-import threading
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from harvest import fetch, scratch
-from harvest.config import Fetch, Harvest, Limits
-from harvest.plan import Source, canonical, identify
-from harvest.reasons import FAILURES, VideoError
-from tests.harvest import fakes
-
-STATUS = {"/gone.mp4": 404, "/really.mp4": 410, "/forbidden.mp4": 403, "/busy.mp4": 429, "/broken.mp4": 503}
+from harvest import web as client
+from harvest.config import Fetch
+from harvest.plan import Source
+from harvest.reasons import BUSY, FAILURES, TERMINAL, TRANSIENT, VideoError
+from skelcore.errors import InputError
+from tests.harvest import web
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A loopback host with the failures that users meet; ``hits`` counts the requests for a path."""
-    video = fakes.write(tmp_path_factory.mktemp("web") / "v.mp4", fakes.walk(2)).read_bytes()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        hits: dict[str, int] = {}  # noqa: RUF012
-
-        def do_GET(self):
-            path = self.path.partition("?")[0]
-            self.hits[path] = self.hits.get(path, 0) + 1
-            if path in STATUS or (path == "/flaky.mp4" and self.hits[path] == 1):
-                self.send_error(STATUS.get(path, 503))
-            elif path == "/page.html":
-                self.answer(b"<html><body>no video here</body></html>", "text/html")
-            elif path == "/feed.xml":
-                items = "".join(f"<item><title>{i}</title><link>http://{self.headers['Host']}/item{i}.mp4</link></item>"
-                                for i in range(4))
-                self.answer(f"<rss><channel><title>All</title>{items}</channel></rss>".encode(), "text/xml")
-            elif path == "/several.html":
-                players = "".join(f"<video src='/item{i}.mp4'></video>" for i in range(4))
-                self.answer(f"<html><title>All</title><body>{players}</body></html>".encode(), "text/html")
-            elif path == "/loop.mp4":
-                self.send_response(302)
-                self.send_header("Location", "/loop.mp4")
-                self.end_headers()
-            elif path == "/short.mp4":
-                self.answer(video[: len(video) // 2], "video/mp4", announced=len(video))
-            elif path == "/chunked.mp4":
-                self.send_response(200)
-                self.send_header("Content-Type", "video/mp4")
-                self.end_headers()
-                self.wfile.write(video * 3)
-            else:
-                self.answer(video, "video/mp4")
-
-        do_HEAD = do_GET
-
-        def answer(self, body, kind, announced=None):
-            self.send_response(200)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(announced or len(body)))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        def log_message(self, *args):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        thread = threading.Thread(target=running.serve_forever, daemon=True)
-        thread.start()
-        running.hits, running.video = Handler.hits, video
-        running.url = f"http://127.0.0.1:{running.server_port}"
-        yield running
-        running.shutdown()
+    with web.serve(tmp_path_factory.mktemp("web")) as site:
+        yield site
 
 
 @pytest.fixture(autouse=True)
-def _direct(monkeypatch):
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+def _direct(monkeypatch, tmp_path, server):
+    for name in web.PROXIES:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SKELSHOT_CACHE", str(tmp_path / "cache"))
+    web.fresh(server)
 
 
-def get(url, retries=0, **limits):
-    source = Source(identify(canonical(url)), canonical(url))
-    settings = Fetch(retries=retries, wait_seconds=0.01, options={"retries": 0, "socket_timeout": 2})
-    with fetch.fetched(source, settings, Limits(**limits)) as file:
-        return file.path.read_bytes(), file.info, file.path
+def get(address, folder, config=None, **meta):
+    folder.mkdir(exist_ok=True)
+    return fetch.fetch(web.source(address, **meta), folder, config or web.config())
 
 
-def reason(url, **options):
+def failure(address, folder, config=None, **meta):
     with pytest.raises(VideoError) as caught:
-        get(url, **options)
-    assert caught.value.reason in FAILURES and "/tmp" not in caught.value.detail
-    return caught.value.reason
+        get(address, folder, config, **meta)
+    assert caught.value.reason in FAILURES and str(folder) not in caught.value.detail
+    assert caught.value.detail.isprintable() and "secret" not in caught.value.detail
+    return caught.value
 
 
-def test_a_video_is_fetched_whole_and_then_deleted(server):
-    data, info, path = get(f"{server.url}/good.mp4")
-    assert data == server.video
-    assert not path.exists() and not path.parent.exists()
-    assert info["extractor"] == "Generic"
+TABLE = [
+    ("/gone.mp4", "gone"), ("/really.mp4", "gone"), ("/forbidden.mp4", "forbidden"), ("/login.mp4", "forbidden"),
+    ("/busy.mp4", "rate_limited"), ("/later.mp4", "rate_limited"), ("/broken.mp4", "server"), ("/odd.mp4", "download"),
+    ("/challenge.mp4", "bot_check"), ("/short.mp4", "incomplete"), ("/unsatisfied.mp4", "incomplete"),
+    ("/gzip.mp4", "unsupported"), ("/page.html", "unsupported"), ("/player-gone.html", "gone"),
+    ("/player-short.html", "incomplete"), ("/feed.xml", "unsupported"), ("/several.html", "unsupported"),
+    ("/html.mp4", "unsupported"), ("/json.mp4", "unsupported"), ("/image.mp4", "unsupported"),
+    ("/image", "unsupported"), ("/audio.mp4", "audio_only"),
+    ("/loop.mp4", "redirect"), ("/circle.mp4", "redirect"), ("/far0.mp4", "redirect"), ("/passwd.mp4", "redirect"),
+    ("/script.mp4", "redirect"), ("/nowhere.mp4", "redirect"),
+    ("/private/v.mp4", "robots"), ("/private/player.html", "robots"), ("/into.mp4", "robots"), ("/noai.mp4", "robots"),
+    ("/noindex", "robots"), ("/ours.mp4", "robots"), ("/tdm.mp4", "robots"),
+    ("/headers.mp4", "download"), ("/many.mp4", "download"), ("/absent", "gone"),
+]
 
 
-@pytest.mark.parametrize(("path", "wanted"), [
-    ("/gone.mp4", "gone"), ("/really.mp4", "gone"), ("/forbidden.mp4", "forbidden"), ("/busy.mp4", "rate_limited"),
-    ("/broken.mp4", "server"), ("/page.html", "unsupported"), ("/short.mp4", "incomplete"),
-])
-def test_what_a_host_answers_has_a_name(server, path, wanted):
-    assert reason(server.url + path) == wanted
+@pytest.mark.parametrize(("path", "wanted"), TABLE)
+def test_what_a_host_answers_has_a_name(server, tmp_path, path, wanted):
+    assert failure(f"{server.url}{path}?token=secret", tmp_path / "f").reason == wanted
 
 
-@pytest.mark.parametrize("path", ["/feed.xml", "/several.html"])
-def test_of_a_playlist_no_item_is_requested(server, path):
-    server.hits.clear()
-    assert reason(server.url + path, retries=2) == "unsupported"
-    assert set(server.hits) == {path}
+@pytest.mark.parametrize("address", [
+    "file:///etc/passwd", "ftp://example.org/v.mp4", "http:///nohost", "javascript://x/%0aalert(1)", "data://x,y",
+    "http://[bad", "http://example.org:99999/v.mp4", "https://example.org/\ud800", "local:///etc/passwd",
+    "zip://v.mp4::file:///etc/x.zip", "simplecache::s3://bucket/v.mp4", "s3://a::file:///etc/passwd"])
+def test_only_web_and_bucket_addresses_are_fetched(tmp_path, address):
+    folder = tmp_path / "f"
+    folder.mkdir()
+    with pytest.raises(VideoError) as caught:
+        fetch.fetch(Source("v", address), folder, web.config())
+    assert caught.value.reason in ("invalid", "missing") and not any(folder.iterdir())
 
 
-def test_redirects_without_end(server):
-    assert reason(f"{server.url}/loop.mp4") in ("download", "network")
-
-
-def test_no_such_host_or_port():
+def test_no_such_host_a_closed_port_and_silence_are_told_apart(server, tmp_path, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    assert reason(f"http://127.0.0.1:{port}/v.mp4") == "network"
-    assert reason("http://no-such-host.invalid/v.mp4") == "network"
+    no_robots = web.config(law={"robots": False})
+    refused = failure(f"http://127.0.0.1:{port}/v.mp4", tmp_path / "a", no_robots)
+    unknown = failure("http://no-such-host.invalid/v.mp4", tmp_path / "b", no_robots)
+    client._pool.cache_clear()
+    monkeypatch.setattr(client, "_SILENCE", 0.3)
+    silent = failure(f"{server.url}/silent.mp4", tmp_path / "c", no_robots)
+    client._pool.cache_clear()
+    assert [e.reason for e in (refused, unknown, silent)] == ["network"] * 3
+    assert [e.detail.partition(":")[0] for e in (refused, unknown, silent)] == ["refused", "no such host", "timed out"]
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://example.org/v.mp4", "http:///nohost", "javascript://x/%0aalert(1)",
-                                 "http://[bad", "http://example.org:99999/v.mp4", "https://example.org/\ud800"])
-def test_only_web_addresses_are_fetched(url):
-    assert reason(url) == "invalid"
+def test_a_host_says_how_long_to_wait(server, tmp_path):
+    assert failure(f"{server.url}/busy.mp4", tmp_path / "a").wait == 7
+    assert 90 < (failure(f"{server.url}/later.mp4", tmp_path / "b").wait or 0) <= 100
+    assert failure(f"{server.url}/broken.mp4", tmp_path / "c").wait is None
 
 
-def test_too_large_with_and_without_an_announced_length(server):
-    assert reason(f"{server.url}/good.mp4", max_bytes=100) == "too_large"
-    assert reason(f"{server.url}/chunked.mp4", max_bytes=len(server.video)) == "too_large"
+def test_limits_hold_for_files_pages_and_buckets(server, tmp_path):
+    small = web.config(limits={"max_bytes": 1000})
+    fsspec.filesystem("memory").pipe_file("/big.mp4", b"x" * 2000)
+    for i, address in enumerate([*(f"{server.url}/{name}" for name in ("good.mp4", "player.html")), "memory://big.mp4"]):
+        assert failure(address, tmp_path / str(i), small).reason == "too_large"
+    undeclared = web.config(limits={"max_bytes": len(server.video)})
+    for name in ("chunked.mp4", "player-chunked.html"):
+        assert failure(f"{server.url}/{name}", tmp_path / name, undeclared).reason == "too_large"
 
 
-def test_transient_failures_are_tried_again_and_terminal_ones_are_not(server):
-    server.hits.pop("/flaky.mp4", None)
-    assert get(f"{server.url}/flaky.mp4", retries=1)[0] == server.video
-    server.hits.pop("/gone.mp4", None)
-    reason(f"{server.url}/gone.mp4", retries=3)
-    assert server.hits["/gone.mp4"] == 1
-    server.hits.pop("/broken.mp4", None)
-    reason(f"{server.url}/broken.mp4", retries=2)
-    assert server.hits["/broken.mp4"] == 3
+def test_a_page_costs_one_request_before_its_video_and_a_file_only_one(server, tmp_path):
+    assert get(f"{server.url}/good.mp4", tmp_path / "a").path.read_bytes() == server.video
+    assert server.hits == {"/robots.txt": 1, "/good.mp4": 1}
+    found = get(f"{server.url}/player.html", tmp_path / "b")
+    assert found.path.read_bytes() == server.video and found.info["extractor"] == "HTML5MediaEmbed"
+    assert get(f"{server.url}/moved", tmp_path / "c").path.read_bytes() == server.video
+
+
+@pytest.mark.parametrize("path", ["/feed.xml", "/several.html"])
+def test_of_a_playlist_no_item_is_requested(server, tmp_path, path):
+    failure(server.url + path, tmp_path / "f")
+    assert set(server.hits) == {path, "/robots.txt"}
+
+
+def test_a_clip_is_fetched_as_its_whole_video(server, tmp_path):
+    clip = Source("clip", f"{server.url}/good.mp4#t=1,2")
+    assert fetch.fetch(clip, tmp_path, web.config()).path.read_bytes() == server.video
+    assert server.asked[-1][0] == "/good.mp4"
+
+
+def test_buckets(tmp_path):
+    fsspec.filesystem("memory").pipe_file("/clips/v.mp4", b"12345")
+    found = get("memory://clips/v.mp4", tmp_path / "f")
+    assert found.path.read_bytes() == b"12345" and found.info == {}
+    assert failure("memory://clips/none.mp4", tmp_path / "g").reason == "missing"
 
 
 def test_local_files(tmp_path):
     path = tmp_path / "v.mp4"
     path.write_bytes(b"12345")
-    with fetch.fetched(Source("v", str(path)), Fetch(), Limits()) as file:
-        assert file.path == path
-    assert path.exists()
-    for limits, wanted in ((Limits(max_bytes=4), "too_large"), (Limits(), "missing")):
-        with pytest.raises(VideoError) as caught, fetch.fetched(Source("v", str(path)), Fetch(), limits):
-            pass
-        assert caught.value.reason == wanted
-        path.unlink(missing_ok=True)
-
-
-@pytest.mark.parametrize(("text", "wanted"), [
-    ("Sign in to confirm you're not a bot", "bot_check"), ("Private video. Sign in if you have access", "unavailable"),
-    ("This content isn't available, try again later. Rate-limited for up to an hour", "bot_check"),
-    ("Sign in to confirm your age. This video may be inappropriate for some users.", "unavailable"),
-    ("Requested format is not available. Use --list-formats for a list of available formats", "no_format"),
-    ("Video unavailable", "unavailable"), ("something new", "download"),
-])
-def test_what_sites_say_only_in_prose(text, wanted):
-    from yt_dlp.utils import DownloadError, ExtractorError
-
-    inner = ExtractorError(text, expected=True)
-    assert fetch.reason_of(DownloadError(f"ERROR: {inner}", (type(inner), inner, None))) == wanted
+    assert get(str(path), tmp_path / "f").path == path
+    assert failure(str(path), tmp_path / "f", web.config(limits={"max_bytes": 4})).reason == "too_large"
+    path.unlink()
+    assert failure(str(path), tmp_path / "f").reason == "missing"
 
 
 @pytest.mark.parametrize(("method", "error", "wanted"), [
@@ -189,21 +156,39 @@ def test_local_files_out_of_reach(tmp_path, monkeypatch, method, error, wanted):
 
         # Not by chmod, which does not stop root.
         monkeypatch.setattr(Path, method, refuse)
-    with pytest.raises(VideoError) as caught, fetch.fetched(Source("v", str(path)), Fetch(), Limits()):
-        pass
+    with pytest.raises(VideoError) as caught:
+        fetch.fetch(Source("v", str(path)), tmp_path, web.config())
     assert caught.value.reason == wanted and str(tmp_path) not in caught.value.detail
 
 
-def test_output_is_a_local_folder(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/someone")
-    assert Harvest(sources="v.mp4", output="~/x").output == "/home/someone/x"
-    with pytest.raises(ValueError, match="local folder"):
-        Harvest(sources="v.mp4", output="s3://bucket/x")
+@pytest.mark.parametrize(("address", "wanted"), [
+    ("https://www.Example.org/v", "example.org"), ("http://example.org:8080/v", "example.org"),
+    ("https://youtu.be/x", "youtube.com"), ("https://m.youtube.com/watch?v=x", "youtube.com"),
+    ("https://www.youtube-nocookie.com/embed/x", "youtube.com"), ("https://user:secret@vimeo.com/1", "vimeo.com"),
+    ("https://m.example.org/v", "m.example.org"), ("/data/v.mp4", None), ("s3://bucket/v.mp4", None),
+    ("gs://b/v", None), ("hf://datasets/a/b/v.mp4", None), ("http://[bad", None),
+])
+def test_one_name_for_all_hosts_of_a_site(address, wanted):
+    assert fetch.host(address) == wanted
 
 
-def test_own_options_are_not_free():
-    with pytest.raises(ValueError, match="outtmpl"):
-        Fetch(options={"outtmpl": "/etc/x"})
+def test_a_failure_is_either_worth_another_try_or_not():
+    assert not set(TRANSIENT) & set(TERMINAL) and set(TRANSIENT) >= BUSY
+    assert {reason for _, reason in TABLE} <= set(FAILURES)
+
+
+def test_files_that_a_configuration_names_are_checked_at_once(tmp_path):
+    fetch.check(web.config())
+    with pytest.raises(InputError, match=r"opt_out: cannot read .*none"):
+        fetch.check(web.config(law={"opt_out": str(tmp_path / "none")}))
+    with pytest.raises(InputError, match=r"cookies: cannot read .*none"):
+        fetch.check(web.config(cookies=str(tmp_path / "none")))
+
+
+@pytest.mark.parametrize("name", ["outtmpl", "proxy", "cookiefile", "allow_unplayable_formats"])
+def test_own_options_are_not_free(name):
+    with pytest.raises(ValueError, match=name):
+        Fetch(options={name: "x"})
 
 
 def test_folders_of_dead_processes_are_swept(tmp_path, monkeypatch):

@@ -83,7 +83,8 @@ def test_every_kind_of_source_is_accounted_for(tmp_path, web):
     (tmp_path / "list.csv").write_text(
         f"url,id,label,licence\n{web}/walk.mp4,web,wave,CC BY\n{web}/none.mp4,lost,wave,\n")
     arguments = [f"sources=[{folder}, {tmp_path / 'list.csv'}]", f"output={output}", BLOBS, "workers=2", "shard_size=5",
-                 "limits.deadline_seconds=15", "fetch.retries=0"]
+                 "limits.deadline_seconds=15", "fetch.retries=0",
+                 "politeness.gap_seconds=0", "politeness.jitter_seconds=0"]
     out, err = finish(start(*arguments, home=tmp_path))
     assert "12 sources = 5 ok + 2 rejected + 5 failed + 0 pending" in out
     assert "videos/s, ETA" in err

@@ -1,0 +1,110 @@
+"""Leases: what is fetched ahead, what a death costs, and what workers are replaced for; real Ray, a tiny model."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+
+import pytest
+
+from tests.harvest import fakes, web
+from tests.harvest.test_run import BLOBS, content, finish, ledger, start
+from tests.paths import ROOT
+
+FREE = ["politeness.gap_seconds=0", "politeness.jitter_seconds=0", "fetch.wait_seconds=0.1", "workers=2", BLOBS]
+
+
+def workers_of(driver: int) -> list[int]:
+    """The processes of a driver's actors, told by the parents that Ray gives them."""
+    rows = [line.split(None, 2) for line in subprocess.run(
+        ["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout.splitlines()[1:]]
+    family, grown = {driver}, True
+    while grown:
+        more = {int(pid) for pid, parent, _ in rows if int(parent) in family} - family
+        family, grown = family | more, bool(more)
+    return [int(pid) for pid, _, args in rows if int(pid) in family and args.startswith("ray::Actor")]
+
+
+@pytest.mark.slow
+def test_killed_workers_cost_no_source_and_change_no_byte(tmp_path):
+    """Each of three workers dies in the middle of its work; a video that kills its own is told apart."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for i in range(10):
+        fakes.write(folder / f"walk{i}.mp4", fakes.walk(1.2, seed=i))
+    fakes.write(folder / "poison.mp4", fakes.walk(1.2, corner=fakes.POISON))
+    arguments = [f"sources={folder}", "shard_size=4", *FREE]
+    finish(start(*arguments, f"output={tmp_path / 'calm'}", home=tmp_path))
+    process = start(*arguments, f"output={tmp_path / 'rough'}", home=tmp_path, BLOBS_SECONDS="0.1")
+    rng, killed, until = random.Random(3), 0, time.monotonic() + 120
+    while killed < 3 and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.1)
+        if len(found := workers_of(process.pid)) == 2:
+            time.sleep(rng.uniform(0.5, 1.5))
+            victim = rng.choice(found)
+            with suppress(ProcessLookupError):  # by now it may have died of the poison
+                os.kill(victim, signal.SIGKILL)
+                killed += 1
+            while victim in workers_of(process.pid):
+                time.sleep(0.1)
+    out, _ = finish(process)
+    assert killed == 3 and content(tmp_path / "rough") == content(tmp_path / "calm")
+    assert "11 sources = 10 ok + 0 rejected + 1 failed + 0 pending" in out
+    assert {e["reason"] for e in ledger(tmp_path / "rough").values() if e["status"] == "failed"} == {"crash"}
+    assert not list((tmp_path / "rough").rglob("*.tmp")) and not list((tmp_path / "rough" / "work").iterdir())
+
+
+@pytest.mark.slow
+def test_a_host_that_is_too_busy_rests_and_loses_nothing(tmp_path, monkeypatch):
+    """429 with Retry-After at first, 503 later: the driver waits and asks again, and every video comes."""
+    clip = fakes.write(tmp_path / "walk.mp4", fakes.walk(1.2, seed=9)).read_bytes()
+    asked, lock = [], threading.Lock()
+
+    def moody(reply):
+        with lock:
+            asked.append((time.monotonic(), reply.path))
+            count = len(asked)
+        if count == 2:
+            return reply.send(b"no", "text/plain", 429, {"Retry-After": "2"})
+        if count == 4:
+            return reply.send(b"no", "text/plain", 503)
+        return reply.send(clip, "video/mp4")
+
+    for name in "abc":
+        monkeypatch.setitem(web.ROUTES, f"/{name}.mp4", moody)
+    with web.serve(tmp_path) as site:
+        sources = ", ".join(f"{site.url}/{name}.mp4" for name in "abc")
+        out, _ = finish(start(f"sources=[{sources}]", f"output={tmp_path / 'out'}", *FREE, "law.licences=[any]",
+                              home=tmp_path, SKELSHOT_CACHE=str(tmp_path / "cache")))
+    assert "3 sources = 3 ok" in out and len(asked) == 5
+    times = [at for at, _ in asked]
+    assert times[2] - times[1] >= 2
+    # 503 is a try of the source's own, 429 is not; both fetched their video in the end.
+    assert sorted(entry["attempts"] for entry in ledger(tmp_path / "out").values()) == [1, 2, 2]
+
+
+@pytest.mark.slow
+def test_a_worker_is_replaced_after_its_share_of_videos(tmp_path):
+    for i in range(5):
+        fakes.write(tmp_path / f"walk{i}.mp4", fakes.walk(1.2, seed=i))
+    (tmp_path / "counted.py").write_text(f"""
+import os
+from tests.harvest import fakes
+class Model(fakes.Blobs):
+    def __init__(self, layout):
+        super().__init__(layout)
+        open({str(tmp_path)!r} + f"/built-{{os.getpid()}}", "w").close()
+""")
+    arguments = [f"sources={tmp_path}", f"output={tmp_path / 'out'}", "estimator=counted:Model", "workers=1",
+                 "worker.recycle_videos=2"]
+    script = f"import sys; from harvest.run import main; sys.exit(main({arguments!r}))"
+    clean = {key: value for key, value in os.environ.items() if "RAY" not in key}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120,
+                          env={**clean, "PYTHONPATH": f"{ROOT}:{tmp_path}", "HOME": str(tmp_path)})
+    assert "5 sources = 5 ok" in done.stdout, done.stderr[-2000:]
+    # The driver's own, and one for each two videos.
+    assert len(list(tmp_path.glob("built-*"))) == 1 + 3
