@@ -34,7 +34,7 @@ def test_killed_workers_cost_no_source_and_change_no_byte(tmp_path):
     """Two workers die in the middle of their work; a video that kills its own is told apart."""
     folder = tmp_path / "videos"
     folder.mkdir()
-    for i in range(10):
+    for i in range(14):
         fakes.write(folder / f"walk{i}.mp4", fakes.walk(1.2, seed=i))
     fakes.write(folder / "poison.mp4", fakes.walk(1.2, corner=fakes.POISON))
     arguments = [f"sources={folder}", "shard_size=4", *FREE]
@@ -45,13 +45,13 @@ def test_killed_workers_cost_no_source_and_change_no_byte(tmp_path):
     while killed < 2 and process.poll() is None and time.monotonic() < until:
         time.sleep(0.05)
         # Far enough apart that what was in hand at one death, and is next in line, has been settled before another.
-        if len(ledger_lines(journal)) >= 1 + 4 * killed and len(found := workers_of(process.pid)) == 2:
+        if len(ledger_lines(journal)) >= 1 + 8 * killed and len(found := workers_of(process.pid)) == 2:
             with suppress(ProcessLookupError):  # it may have died of the poison just now
                 os.kill(rng.choice(found), signal.SIGKILL)
                 killed += 1
     out, _ = finish(process)
     assert killed == 2 and content(tmp_path / "rough") == content(tmp_path / "calm")
-    assert "11 sources = 10 ok + 0 rejected + 1 failed + 0 pending" in out
+    assert "15 sources = 14 ok + 0 rejected + 1 failed + 0 pending" in out
     assert {e["reason"] for e in ledger(tmp_path / "rough").values() if e["status"] == "failed"} == {"crash"}
     assert not list((tmp_path / "rough").rglob("*.tmp")) and not list((tmp_path / "rough" / "work").iterdir())
 
