@@ -112,7 +112,7 @@ class _Pool:
     def __init__(self, config: Harvest, sources: list[Source], settle: Settle) -> None:
         self._config, self._sources, self._settle = config, sources, settle
         self._schedule = Schedule(config.politeness, config.fetch)
-        self._hosts = [fetch.host(source.location) for source in sources]
+        self._hosts = [fetch.host(source.address) for source in sources]
         for index, host in enumerate(self._hosts):
             self._schedule.add(index, host)
         self._hands: list[_Hand] = []

@@ -37,7 +37,7 @@ def fetch(source: Source, folder: Path, config: Harvest) -> Fetched:
     One attempt, without a pause. Raises VideoError with a named reason, and InputError for a cookie file or an opt-out
     list that cannot be read.
     """
-    address = source.location
+    address = source.address
     if not source.is_url:
         return Fetched(_local(Path(address), config), {})
     path = folder / "video"
@@ -80,7 +80,7 @@ def _local(path: Path, config: Harvest) -> Path:
 
 def _from_web(source: Source, path: Path, config: Harvest) -> dict[str, str]:
     """A site's own extractor first; else the address is opened, and only a page is left to yt-dlp."""
-    permit, url = Permit(source, config), source.location
+    permit, url = Permit(source, config), source.address
     permit.begin()
     if ytdlp.knows(url):
         permit.visit(url)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harvest.address import VIDEO_SUFFIXES, canonical, identify, is_url, split
+from harvest.address import VIDEO_SUFFIXES, canonical, identify, is_url
 from skelcore.errors import InputError
 from skelcore.files import write_text
 
@@ -33,11 +33,6 @@ class Source:
     @property
     def is_url(self) -> bool:
         return is_url(self.address)
-
-    @property
-    def location(self) -> str:
-        """The address without the fragment that marks a clip."""
-        return split(self.address)[0]
 
 
 def update(path: Path, sources: Iterable[Source], shard_size: int) -> list[Source]:

@@ -26,10 +26,9 @@ _VALUED = {"max-snippet", "max-image-preview", "max-video-preview", "unavailable
 
 @dataclass
 class Rules:
-    """The lines of a robots.txt that speak to one robot; ``allow`` and the pattern of each, and ``delay`` seconds."""
+    """The lines of a robots.txt that speak to one robot: ``allow`` and the pattern of each."""
 
     lines: list[tuple[bool, str]] = field(default_factory=list)
-    delay: float | None = None
 
     def allows(self, path: str) -> bool:
         """Whether the robot may ask for a path with its query: the longest matching pattern decides."""
@@ -46,17 +45,13 @@ def read(text: str, robot: str) -> Rules:
     for line in text.splitlines():
         key, colon, value = line.partition("#")[0].partition(":")
         key, value = key.strip().lower(), value.strip()
-        if not colon or key not in ("user-agent", "allow", "disallow", "crawl-delay"):
+        if not colon or key not in ("user-agent", "allow", "disallow"):
             continue
         if key == "user-agent":
             rules = found.setdefault(value.lower(), Rules())
             group = [*group, rules] if naming else [rules]
-        for rules in group if key != "user-agent" else ():
-            if key == "crawl-delay":
-                if re.fullmatch(r"[0-9]{1,6}(\.[0-9]*)?", value):
-                    rules.delay = float(value)
-            elif value:
-                rules.lines.append((key == "allow", _spelling(value)))
+        for rules in group if key != "user-agent" and value else ():
+            rules.lines.append((key == "allow", _spelling(value)))
         naming = key == "user-agent"
     return found.get(robot.lower()) or found.get("*") or Rules()
 
@@ -67,11 +62,6 @@ def check(url: str, fetch: Fetch) -> None:
     parts = urlsplit(url)
     if not _rules(url, fetch).allows(parts.path + (f"?{parts.query}" if parts.query else "")):
         raise VideoError("robots", "robots.txt closes it to us")
-
-
-def crawl_delay(url: str, fetch: Fetch) -> float | None:
-    """Seconds that robots.txt asks for between two requests; raises VideoError as ``check`` does."""
-    return _rules(url, fetch).delay
 
 
 def check_answer(tags: Iterable[str], reservation: str | None, fetch: Fetch) -> None:

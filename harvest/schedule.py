@@ -6,15 +6,17 @@ for proof of a human rests for all of its sources; when no host answers at all, 
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import deque
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
 from harvest.config import Fetch, Politeness
-from harvest.reasons import BUSY, TRANSIENT
+from harvest.reasons import BUSY, FAILURES, TRANSIENT
 from skelcore.errors import RunError
 
+logger = logging.getLogger(__name__)
 _STRIKES = 3  # network failures in a row after which a host rests
 _PROBES = 12  # probes without an answer after which an outage ends the run
 _LONGEST_PROBE = 600.0
@@ -62,10 +64,6 @@ class Schedule:
     def outage(self) -> bool:
         """Whether no host seems to be within reach."""
         return self._outage.lasts
-
-    def resting(self, now: float) -> list[str]:
-        """Hosts that wait out a pause, or that are asked for nothing more in this run."""
-        return [name for name, host in self._hosts.items() if host.closed or (host.rests and host.ready > now)]
 
     def add(self, source: int, host: str | None, first: bool = False) -> None:
         """Let a source wait for its turn, at the end of its host's queue or as its ``first``."""
@@ -209,12 +207,16 @@ class Schedule:
             return [source, *self._close(name, host)]
         usual = self._rules.bot_pause_seconds if reason == "bot_check" else self._rules.pause_seconds
         pause = usual * 2 ** (host.rests - 1) if wait is None else wait
-        host.ready = max(host.ready, now + min(pause, self._rules.longest_pause_seconds))
+        pause = min(pause, self._rules.longest_pause_seconds)
+        if now + pause > host.ready:
+            logger.warning("%s: %s; asked again in %.0f s", name, FAILURES[reason], pause)
+            host.ready = now + pause
         self.add(source, name, first=True)
         return []
 
     def _close(self, name: str, host: _Host) -> list[int]:
         host.closed = True
+        logger.warning("%s: refuses for too long; asked for nothing more in this run", name)
         gone = list(host.waiting) + [source for _, source, of in self._later if of == name]
         host.waiting.clear()
         self._later = [entry for entry in self._later if entry[2] != name]
@@ -279,7 +281,9 @@ class _Outage:
         if not self.lasts or source == self._probing:
             self._probes += 1
             self._probing = None
-            self.next = now + min(self._rules.outage_seconds * 2 ** (self._probes - 1), _LONGEST_PROBE)
+            pause = min(self._rules.outage_seconds * 2 ** (self._probes - 1), _LONGEST_PROBE)
+            self.next = now + pause
+            logger.warning("no host answers; one is asked again in %.0f s", pause)
         if self._probes > _PROBES:
             raise RunError(f"no host has answered to {_PROBES} probes: mend the network and run again; what is not "
                            "settled stays pending")

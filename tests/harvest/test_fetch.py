@@ -15,18 +15,9 @@ from skelcore.errors import InputError
 from tests.harvest import web
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with web.serve(tmp_path_factory.mktemp("web")) as site:
-        yield site
-
-
 @pytest.fixture(autouse=True)
 def _direct(monkeypatch, tmp_path, server):
-    for name in web.PROXIES:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("SKELSHOT_CACHE", str(tmp_path / "cache"))
-    web.fresh(server)
+    web.alone(server, tmp_path, monkeypatch)
 
 
 def get(address, folder, config=None, **meta):

@@ -47,12 +47,9 @@ def server(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _direct(monkeypatch, tmp_path, server):
-    for name in web.PROXIES:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("SKELSHOT_CACHE", str(tmp_path / "cache"))
+    web.alone(server, tmp_path, monkeypatch)
     monkeypatch.setattr(TubeIE, "answer", {})
     monkeypatch.setattr(TubeIE, "raised", None)
-    web.fresh(server)
 
 
 def get(server, folder, config=None, path="/watch/dQw4", **meta):

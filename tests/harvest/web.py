@@ -201,3 +201,11 @@ def config(law=None, limits=None, **fetch):
 def source(address, **meta):
     address = canonical(address) if "://" in address else address
     return Source(identify(address), address, meta)
+
+
+def alone(site, folder, monkeypatch):
+    """No proxy of this machine's, a cache of the test's own, and a host that remembers nothing."""
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SKELSHOT_CACHE", str(folder / "cache"))
+    fresh(site)
