@@ -26,7 +26,7 @@ def is_url(address: str) -> bool:
     return _URL.match(address) is not None
 
 
-def is_web(address: str) -> bool:
+def _is_web(address: str) -> bool:
     return _WEB.match(address) is not None
 
 
@@ -40,7 +40,7 @@ def canonical(url: str) -> str:
     url = url.strip()
     if _CANONICAL.fullmatch(url):
         return url
-    if not is_web(url):
+    if not _is_web(url):
         scheme, mark, rest = url.partition("://")
         return scheme.lower() + mark + rest
     try:
