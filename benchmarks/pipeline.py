@@ -19,11 +19,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from harvest import decode, drive, plan
+from harvest import decode, drive, sources
 from harvest.config import Harvest
 from harvest.estimators import Estimator, build
 from harvest.extract import extract
-from harvest.plan import Source
 from harvest.video import Outcome
 from skelcore.mannequin import perform, write_video
 
@@ -50,11 +49,12 @@ def harvest(folder: Path, workers: int) -> float:
     frames: list[int] = []
     times: list[float] = []
 
-    def settle(source: Source, outcome: Outcome, attempts: int) -> None:
+    def settle(index: int, outcome: Outcome, attempts: int) -> None:
         frames.append(outcome.frames)
         times.append(time.perf_counter())
 
-    drive.drive(config, plan.expand(config.sources), settle)
+    found = list(sources.expand(config.sources))
+    drive.drive(config, found, range(len(found)), settle, lambda *_: None)
     # Videos still in hand when the first one settled had begun before: count from a full round of the workers.
     return sum(frames[workers:]) / (times[-1] - times[workers - 1])
 

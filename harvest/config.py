@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os.path
+from difflib import get_close_matches
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from harvest.reasons import FAILURES
 from skelcore.config import Config, digest
 
 # Where `ray up` and `ray submit` leave the cluster file on the head node.
@@ -19,7 +21,8 @@ OWN_OPTIONS = {"outtmpl", "paths", "logger", "progress_hooks", "match_filter", "
                "allow_unplayable_formats"}
 
 # What may differ between two runs into one output folder.
-_FREE = {"sources", "output", "workers", "worker", "shard_size", "limits", "fetch", "politeness", "law"}
+_FREE = {"sources", "playlists", "output", "workers", "worker", "shard_size", "limits", "fetch", "politeness", "law",
+         "retry"}
 
 
 class Limits(Config):
@@ -115,8 +118,10 @@ class Law(Config):
 class Harvest(Config):
     """Videos to pose shards."""
 
-    sources: list[str] = Field(min_length=1, description="files, folders, globs, URLs, or lists of them "
-                               "(.txt, or .csv/.jsonl with url or path, and id, label, split, licence ...)")
+    sources: list[str] = Field([], description="files, folders, globs, URLs, or lists of them (.txt, or .csv/.jsonl "
+                               "with url or path, and id, start, end, label, split, licence ...)")
+    playlists: list[str] = Field([], description="URLs of playlists, channels and feeds, each video of which is a "
+                                 "source; looked up at every start of the command")
     output: str = Field(min_length=1, description="folder that receives plan, ledger, shards and summary")
     estimator: str = Field("blazepose", description="pose model, or module:Class for your own")
     layout: str = Field("coco17", description="joint layout of the shards")
@@ -126,6 +131,7 @@ class Harvest(Config):
     short_side: int = Field(720, ge=64, description="larger frames are first scaled down to this short side")
     workers: int | None = Field(None, ge=1, description="estimating processes; default: all CPUs that Ray may use")
     worker: Worker = Worker.model_validate({})
+    retry: list[str] = Field([], description="failed sources to try again: transient, all, or names of reasons")
     shard_size: int = Field(64, ge=1, description="sources in one shard")
     limits: Limits = Limits.model_validate({})
     gates: Gates = Gates.model_validate({})
@@ -133,10 +139,27 @@ class Harvest(Config):
     politeness: Politeness = Politeness.model_validate({})
     law: Law = Law.model_validate({})
 
-    @field_validator("sources", mode="before")
+    @field_validator("sources", "playlists", "retry", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
+
+    @field_validator("retry")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        known = ["all", "transient", *FAILURES]
+        for name in value:
+            if name not in known:
+                near = get_close_matches(name, known, 1)
+                raise ValueError(f"{name!r} is no reason of failure; "
+                                 + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"))
+        return value
+
+    @model_validator(mode="after")
+    def _something(self) -> Harvest:
+        if not self.sources and not self.playlists:
+            raise ValueError("sources: needed, or playlists")
+        return self
 
     @field_validator("output")
     @classmethod

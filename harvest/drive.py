@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from ray.exceptions import RayActorError, RayError
 
 from harvest import fetch, scratch
 from harvest.config import BOOTSTRAP, Harvest
-from harvest.plan import Source
 from harvest.schedule import Schedule
+from harvest.sources import Source
 from harvest.video import Outcome
 from harvest.worker import Landed, Worker
 from skelcore.errors import RunError
@@ -24,10 +24,14 @@ from skelcore.errors import RunError
 _MOST_DEATHS = 2
 _POLL_SECONDS = 0.5
 _START_SECONDS = 300
+_TELL_SECONDS = 2.0
 _FETCH_GRACE = 60.0  # beyond limits.fetch_seconds, which a fetch should notice itself
 _NODE_SECONDS = 2.0  # Ray may notice the death of a worker a moment before that of its node
 
-Settle = Callable[[Source, Outcome, int], None]
+# Takes the index of a source, what became of it, and after how many attempts.
+Settle = Callable[[int, Outcome, int], None]
+# Takes the number of workers that estimate, of sources being fetched, and the hosts that are left alone for a while.
+Watch = Callable[[int, int, list[str]], None]
 
 
 @ray.remote(max_restarts=0, max_task_retries=0,
@@ -73,8 +77,8 @@ class _Hand:
         return len(self.fetching) + len(self.landed) + (self.held is not None)
 
 
-def drive(config: Harvest, sources: list[Source], settle: Settle) -> None:
-    """Process ``sources`` and call ``settle(source, outcome, attempts)`` once for each, in the order they finish.
+def drive(config: Harvest, sources: Sequence[Source], wanted: Iterable[int], settle: Settle, watch: Watch) -> None:
+    """Process the ``wanted`` of ``sources``; each is settled once, in the order in which they finish.
 
     A worker that dies is replaced, and what it had is fetched again; a source in hand at two deaths is settled as
     ``crash``. A video beyond its deadline is settled as ``timeout``. Raises RunError when workers cannot be started at
@@ -82,7 +86,7 @@ def drive(config: Harvest, sources: list[Source], settle: Settle) -> None:
     """
     started = _connect(config)
     try:
-        _Pool(config, sources, settle).run()
+        _Pool(config, sources, wanted, settle, watch).run()
     finally:
         if started:
             ray.shutdown()
@@ -109,12 +113,12 @@ def _connect(config: Harvest) -> bool:
 class _Pool:
     """The workers, and what each call to them will answer."""
 
-    def __init__(self, config: Harvest, sources: list[Source], settle: Settle) -> None:
-        self._config, self._sources, self._settle = config, sources, settle
+    def __init__(self, config: Harvest, sources: Sequence[Source], wanted: Iterable[int], settle: Settle,
+                 watch: Watch) -> None:
+        self._config, self._sources, self._settle, self._watch = config, sources, settle, watch
         self._schedule = Schedule(config.politeness, config.fetch)
-        self._hosts = [fetch.host(source.address) for source in sources]
-        for index, host in enumerate(self._hosts):
-            self._schedule.add(index, host)
+        for index in wanted:
+            self._schedule.add(index, self._host(index))
         self._hands: list[_Hand] = []
         self._calls: dict[Any, tuple[_Hand, Callable[[_Hand, Any], None]]] = {}
         # Workers whose answer that they are ready is still awaited: they load their model or queue for a CPU.
@@ -123,19 +127,30 @@ class _Pool:
         self._deaths: Counter[int] = Counter()
         self._suspects: set[int] = set()
         self._stillborn = 0
-        self._workless_since = time.monotonic()
+        self._workless_since = self._told = time.monotonic()
 
     def run(self) -> None:
         try:
-            for _ in range(min(len(self._sources), self._config.workers or _room(self._config))):
+            for _ in range(min(len(self._schedule), self._config.workers or _room(self._config))):
                 self._start()
             while len(self._schedule) or any(hand.load for hand in self._hands):
                 self._hand_out()
                 self._listen()
                 self._enforce_deadlines()
+                self._tell()
         finally:
             for actor in [*self._starting.values(), *(hand.actor for hand in self._hands)]:
                 ray.kill(actor)
+
+    def _host(self, index: int) -> str | None:
+        return fetch.host(self._sources[index].address)
+
+    def _tell(self) -> None:
+        now = time.monotonic()
+        if now - self._told >= _TELL_SECONDS:
+            self._told = now
+            self._watch(sum(hand.held is not None for hand in self._hands),
+                        sum(len(hand.fetching) for hand in self._hands), self._schedule.paused(now))
 
     def _start(self) -> None:
         worker = self._config.worker
@@ -168,7 +183,7 @@ class _Pool:
             if index is None:
                 break
             if index in self._suspects and hand.load:
-                self._schedule.lost(index, self._hosts[index])
+                self._schedule.lost(index, self._host(index))
                 break
             hand.fetching[index] = now + self._config.limits.fetch_seconds + _FETCH_GRACE
             self._attempts[index] += 1
@@ -223,7 +238,7 @@ class _Pool:
                 continue
             del hand.fetching[index]
             self._schedule.landed(index)
-            host = self._hosts[index]
+            host = self._host(index)
             if failure is None:
                 self._schedule.answered(host)
                 hand.landed.append(index)
@@ -244,7 +259,7 @@ class _Pool:
 
     def _end(self, index: int, outcome: Outcome) -> None:
         # A source of a host given up may never have been asked for itself.
-        self._settle(self._sources[index], outcome, max(1, self._attempts.pop(index, 1)))
+        self._settle(index, outcome, max(1, self._attempts.pop(index, 1)))
         self._deaths.pop(index, None)
         self._suspects.discard(index)
 
@@ -270,7 +285,7 @@ class _Pool:
             if self._deaths[index] >= _MOST_DEATHS:
                 self._end(index, Outcome("failed", "crash"))
             else:
-                self._schedule.lost(index, self._hosts[index])
+                self._schedule.lost(index, self._host(index))
 
     def _left_behind(self, hand: _Hand) -> list[int]:
         """The sources of a dead worker, none of which is asked for any longer."""
@@ -299,7 +314,7 @@ class _Pool:
                 if index in late:
                     self._end(index, Outcome("failed", "timeout"))
                 else:
-                    self._schedule.lost(index, self._hosts[index])
+                    self._schedule.lost(index, self._host(index))
 
 
 def _room(config: Harvest) -> int:

@@ -12,8 +12,8 @@ from harvest.causes import explain, plain
 from harvest.config import Harvest
 from harvest.law import OptOut, Permit
 from harvest.meter import Meter
-from harvest.plan import Source
 from harvest.reasons import VideoError
+from harvest.sources import Source
 from harvest.web import cookies, fetchable
 from skelcore.remote import missing
 
@@ -37,7 +37,7 @@ def fetch(source: Source, folder: Path, config: Harvest) -> Fetched:
     One attempt, without a pause. Raises VideoError with a named reason, and InputError for a cookie file or an opt-out
     list that cannot be read.
     """
-    address = source.address
+    address = source.location
     if not source.is_url:
         return Fetched(_local(Path(address), config), {})
     path = folder / "video"
@@ -80,7 +80,7 @@ def _local(path: Path, config: Harvest) -> Path:
 
 def _from_web(source: Source, path: Path, config: Harvest) -> dict[str, str]:
     """A site's own extractor first; else the address is opened, and only a page is left to yt-dlp."""
-    permit, url = Permit(source, config), source.address
+    permit, url = Permit(source, config), source.location
     permit.begin()
     if ytdlp.knows(url):
         permit.visit(url)

@@ -12,10 +12,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from harvest import robots
-from harvest.address import canonical
+from harvest.address import canonical, split
 from harvest.config import Harvest
-from harvest.plan import Source
 from harvest.reasons import VideoError
+from harvest.sources import Source
 from skelcore.errors import InputError
 
 _ZERO = re.compile(r".*creativecommons\.org/publicdomain/zero\b.*|public domain dedication"
@@ -70,7 +70,7 @@ class OptOut:
             elif kind == "channel":
                 self._channels.add(rest)
             elif rest.startswith("//"):
-                self._urls.add(canonical(entry))
+                self._urls.add(_whole(entry))
             else:
                 self._ids.add(entry)
 
@@ -84,12 +84,12 @@ class OptOut:
         return cls(text.split("\n"), str(path))
 
     def covers(self, source: Source) -> bool:
-        """Whether a source is listed by its id, its address or its host."""
+        """Whether a source is listed by its id, its address (then with all clips of it) or its host."""
         return source.id in self._ids or (source.is_url and self.covers_url(source.address))
 
     def covers_url(self, url: str) -> bool:
         """Whether an address, or the host it is on, is listed."""
-        return ((bool(self._urls) and canonical(url) in self._urls)
+        return ((bool(self._urls) and _whole(url) in self._urls)
                 or (bool(self._hosts) and any(name in self._hosts for name in _domains(url))))
 
     def covers_person(self, names: Iterable[Any]) -> bool:
@@ -167,6 +167,11 @@ def normal(licence: str) -> str:
 
 def _spellings(text: str) -> set[str]:
     return {" ".join(text.lower().split()), normal(text)}
+
+
+def _whole(url: str) -> str:
+    """One spelling of a video's address, so that what is listed covers every clip of it."""
+    return canonical(split(url)[0])
 
 
 def _domains(url: str) -> Iterator[str]:

@@ -2,215 +2,274 @@
 
 from __future__ import annotations
 
-import csv
-import glob
-import io
 import json
+import math
+import mmap
 import os
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
-from harvest.address import VIDEO_SUFFIXES, canonical, identify, is_url
+import numpy as np
+from numpy.typing import NDArray
+
+from harvest.sources import Source, unite
 from skelcore.errors import InputError
-from skelcore.files import write_text
+from skelcore.files import atomic
 
-LIST_SUFFIXES = {".txt", ".csv", ".jsonl"}
-_DEEPEST = 20
+# What begins an append; the number of its sources follows.
+_APPEND = b'{"sources": '
+_BATCH = 1 << 16  # sources that are looked up in one call
+_encode, _decode = json.JSONEncoder(sort_keys=True).encode, json.JSONDecoder().decode
+# The beginning of every line that this module writes. In JSON a bare quote ends a text, so this is exact.
+_HEAD = re.compile(rb'\{"address": "((?:[^"\\]|\\.)*)", "id": "([^"]*)"')
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One video: ``address`` is a URL or an absolute path, ``meta`` what its list says of it (label, licence ...)."""
+class Plan(Sequence[Source]):
+    """The sources of a plan file in its order; a shard's sources stand together.
 
-    id: str
-    address: str
-    meta: dict[str, Any] = field(default_factory=dict)
-    shard: int = -1
+    The lines stay in the file, mapped to memory and decoded on access; resident are some 32 bytes a source.
+    """
+
+    def __init__(self, lines: mmap.mmap | bytes, starts: array[int], shards: array[int], ids: array[int],
+                 addresses: array[int], size: int) -> None:
+        self._lines, self._starts = lines, np.frombuffer(starts, np.int64)
+        self._firsts = np.append(np.frombuffer(shards, np.int64), len(starts))
+        self._ids, self._addresses = _Hashes(ids), _Hashes(addresses)
+        self.size = size  # bytes of the file that count; what a kill left of an append lies behind them
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    @overload
+    def __getitem__(self, index: int) -> Source: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Source]: ...
+
+    def __getitem__(self, index: int | slice) -> Source | list[Source]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return _source(_decode(self._line(index).decode()))
+
+    def __iter__(self) -> Iterator[Source]:
+        return (self[index] for index in range(len(self)))
+
+    def find(self, id: str) -> int | None:
+        """The index of the source of this id."""
+        # Beside the 64 bits of the hash the text alone is proof enough, and ten times cheaper than to decode the line.
+        text = b'"id": "%b"' % id.encode(errors="surrogatepass")
+        return next((i for i in self._ids.candidates(id) if text in self._line(i) or self[i].id == id), None)
+
+    def _line(self, index: int) -> bytes:
+        start = int(self._starts[index])
+        return self._lines[start : self._lines.find(b"\n", start)]
 
     @property
-    def is_url(self) -> bool:
-        return is_url(self.address)
+    def shards(self) -> int:
+        """How many shards there are; they are numbered from 0."""
+        return len(self._firsts) - 1
+
+    def members(self, shard: int) -> range:
+        """The indices of a shard's sources."""
+        return range(int(self._firsts[shard]), int(self._firsts[shard + 1]))
+
+    def lacks(self, sources: Iterable[Source]) -> Iterator[Source]:
+        """Those of ``sources`` whose address is not planned; raises InputError for a planned id of another address."""
+        sources = iter(sources)
+        while batch := list(islice(sources, _BATCH)):
+            ids = self._ids.first([source.id for source in batch])
+            addresses = self._addresses.first([source.address for source in batch])
+            for source, same_id, same_address in zip(batch, ids.tolist(), addresses.tolist(), strict=True):
+                # Where both hashes lead to one line, 128 bits vouch for it, and no line need be decoded.
+                known = same_address == same_id >= 0
+                if not known and (max(same_id, same_address) < 0 or self._is_new(source)):
+                    yield source
+
+    def _is_new(self, source: Source) -> bool:
+        if any(self[i].address == source.address for i in self._addresses.candidates(source.address)):
+            return False
+        index = self.find(source.id)
+        if index is not None:
+            raise InputError(f"id {source.id!r} stands for {self[index].address} in the plan, now for "
+                             f"{source.address}: choose another id or another output")
+        return True
 
 
-def update(path: Path, sources: Iterable[Source], shard_size: int) -> list[Source]:
-    """The frozen plan at ``path``, first extended by the (expanded) sources that it lacks.
+class _Hashes:
+    """Where keys stand, by their 64-bit hashes: candidates only, since two keys may share one."""
 
-    New sources get new shards in the order of their addresses; what was planned before keeps id and shard. Raises
-    InputError for a damaged plan and for one id with two addresses. A source planned before keeps its id.
+    def __init__(self, hashes: array[int]) -> None:
+        values = np.frombuffer(hashes, np.int64)
+        self._order = np.argsort(values, kind="stable").astype(np.uint32)
+        self._sorted = values[self._order]
+
+    def candidates(self, key: str) -> list[int]:
+        value = hash(key)
+        first = int(self._sorted.searchsorted(value))
+        last = first
+        while last < len(self._sorted) and self._sorted[last] == value:
+            last += 1
+        return [int(i) for i in self._order[first:last]]
+
+    def first(self, keys: list[str]) -> NDArray[np.int64]:
+        """The first candidate of every key, or -1."""
+        values = np.fromiter(map(hash, keys), np.int64, len(keys))
+        if not len(self._sorted):
+            return np.full(len(keys), -1)
+        places = np.minimum(self._sorted.searchsorted(values), len(self._sorted) - 1)
+        return np.where(self._sorted[places] == values, self._order[places].astype(np.int64), -1)
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What an update would come to."""
+
+    planned: int  # sources that are in the plan already
+    added: int
+    urls: int  # of both
+    shards: int
+
+
+def update(path: Path, sources: Iterable[Source], shard_size: int) -> Plan:
+    """The frozen plan at ``path``, first extended by the sources that it lacks.
+
+    New sources get new shards in the order of their addresses, whatever the order and however often they are named;
+    what was planned keeps its id and its shard. The file is written once and then only appended to. Raises InputError
+    for a damaged plan, for one id of two addresses, and for rows of lists that differ over one address.
     """
-    plan, extended = merge(path, sources, shard_size)
-    if extended:
-        lines = (json.dumps({"id": s.id, "address": s.address, "shard": s.shard, "meta": s.meta}, sort_keys=True)
-                 for s in plan)
-        write_text(path, "".join(f"{line}\n" for line in lines))
+    plan = _planned(path)
+    lines = _fresh(plan, sources)
+    if not lines:
+        return plan
+    placed = (b'%b, "shard": %d}\n' % (line[:-1], plan.shards + i // shard_size) for i, line in enumerate(lines))
+    if plan.size:
+        with open(path, "r+b") as file:
+            file.truncate(plan.size)
+            file.seek(plan.size)
+            file.write(b"%b%d}\n" % (_APPEND, len(lines)))
+            file.writelines(placed)
+            file.flush()
+            os.fsync(file.fileno())
+    else:
+        with atomic(path) as file:
+            file.writelines(placed)
+    return read(path)
+
+
+def preview(path: Path, sources: Iterable[Source], shard_size: int) -> Preview:
+    """What ``update`` would do, without doing it."""
+    plan = _planned(path)
+    lines = _fresh(plan, sources)
+    urls = sum(source.is_url for source in chain(plan, map(_unplanned, lines)))
+    return Preview(len(plan), len(lines), urls, plan.shards + math.ceil(len(lines) / shard_size))
+
+
+def _planned(path: Path) -> Plan:
+    return read(path) if path.exists() else _scan(path, b"", 0)
+
+
+def _fresh(plan: Plan, sources: Iterable[Source]) -> list[bytes]:
+    """Lines, all but the shard, of the sources that the plan lacks: each once, in the order of their addresses."""
+    lines = [_line(source) for source in plan.lacks(sources)]
+    lines.sort()
+    count, before = 0, None
+    ids = array("q")
+    for line in lines:
+        address, id = _head(line)
+        if address == before:
+            count -= 1
+            line = _line(unite(_unplanned(lines[count]), _unplanned(line)))
+            id = _head(line)[1]
+            ids.pop()
+        lines[count], before = line, address
+        ids.append(hash(id))
+        count += 1
+    del lines[count:]
+    _refuse_shared_ids(lines, np.frombuffer(ids, np.int64))
+    return lines
+
+
+def _refuse_shared_ids(lines: list[bytes], ids: NDArray[np.int64]) -> None:
+    order = np.argsort(ids, kind="stable")
+    same = np.flatnonzero(np.diff(ids[order]) == 0)
+    known: dict[str, str] = {}
+    for place in order[np.union1d(same, same + 1)]:
+        source = _unplanned(lines[place])
+        if (other := known.setdefault(source.id, source.address)) != source.address:
+            raise InputError(f"id {source.id!r} stands for two sources: {other} and {source.address}")
+
+
+def _line(source: Source) -> bytes:
+    return _encode({"address": source.address, "id": source.id, "meta": source.meta}).encode()
+
+
+def _head(line: bytes) -> tuple[bytes, bytes]:
+    """Address and id of a line from ``_line``, still encoded."""
+    match = _HEAD.match(line)
+    assert match
+    return match[1], match[2]
+
+
+def _unplanned(line: bytes) -> Source:
+    return Source(**json.loads(line))
+
+
+def read(path: Path) -> Plan:
+    """The plan as written; raises InputError where it is damaged.
+
+    An append begins with a line that counts its sources, and one that a kill has cut short is left out as a whole: the
+    next ``update`` plans its sources again.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the plan: {error.strerror}; restore the file or use another "
+                         "output") from None
+    plan = _scan(path, lines, size)
+    if size:
+        lines.madvise(mmap.MADV_DONTNEED)  # type: ignore[union-attr] # else the whole file counts as resident
     return plan
 
 
-def merge(path: Path, sources: Iterable[Source], shard_size: int) -> tuple[list[Source], bool]:
-    """What ``update`` would write, and whether it differs from what is there."""
-    planned = {source.id: source for source in read(path)} if path.exists() else {}
-    addresses = {source.address for source in planned.values()}
-    fresh = []
-    for source in sources:
-        if source.address in addresses:
-            continue
-        known = planned.get(source.id)
-        if known is None:
-            fresh.append(source)
-        else:
-            raise InputError(f"id {source.id!r} stands for {known.address} in {path}, now for {source.address}: "
-                             "choose another id or another output")
-    fresh.sort(key=lambda source: (source.address, source.id))
-    first = 1 + max((source.shard for source in planned.values()), default=-1)
-    new = [Source(s.id, s.address, s.meta, first + i // shard_size) for i, s in enumerate(fresh)]
-    return [*planned.values(), *new], bool(new)
-
-
-def read(path: Path) -> list[Source]:
-    """The plan as written; raises InputError where it is damaged."""
-    try:
-        lines = path.read_text("utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot read the plan: {error}; restore the file or use another output") from None
-    sources = []
-    for number, line in enumerate(lines, 1):
-        if not line:
-            continue
+def _scan(path: Path, lines: mmap.mmap | bytes, size: int) -> Plan:
+    starts, shards, ids, addresses = (array("q") for _ in range(4))
+    place = number = 0
+    left, begun = 0, (0, 0, 0)  # sources to come of an append; its place in the file, and sources and shards before it
+    while place < size:
+        number += 1
+        end = lines.find(b"\n", place) + 1
+        if not end and (left or _APPEND.startswith(lines[place : place + len(_APPEND)])):
+            break
         try:
-            row = json.loads(line)
-            sources.append(Source(str(row["id"]), str(row["address"]), dict(row["meta"]), int(row["shard"])))
+            row = _decode(lines[place : end - 1].decode())
+            if "sources" in row and not left:
+                left, begun = int(row["sources"]), (place, len(starts), len(shards))
+            else:
+                source = _source(row)
+                if not end or not 0 <= len(shards) - source.shard <= 1:
+                    raise ValueError
+                if source.shard == len(shards):
+                    shards.append(len(starts))
+                starts.append(place)
+                ids.append(hash(source.id))
+                addresses.append(hash(source.address))
+                left -= left > 0
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise InputError(f"{path}, line {number}: not a line of a plan; restore the file or use "
                              "another output") from None
-    return sources
+        place = end
+    if left:
+        place, sources, first = begun
+        del starts[sources:], ids[sources:], addresses[sources:], shards[first:]
+    return Plan(lines, starts, shards, ids, addresses, place)
 
 
-def expand(sources: Iterable[str]) -> list[Source]:
-    """Every source once, unplanned: the same set whatever the order and however often one is named.
-
-    The id and columns that a list gives a source hold wherever else it is named. Raises InputError for sources that
-    do not exist, lists that cannot be read, one id for two addresses, and rows that differ over one address.
-    """
-    found: dict[str, Source] = {}
-    for source in _rows(sources):
-        known = found.get(source.address)
-        found[source.address] = source if known is None else _united(known, source)
-    addresses: dict[str, str] = {}
-    for source in found.values():
-        other = addresses.setdefault(source.id, source.address)
-        if other != source.address:
-            raise InputError(f"id {source.id!r} stands for two sources: {other} and {source.address}")
-    return list(found.values())
-
-
-def _united(a: Source, b: Source) -> Source:
-    """One source from two mentions of its address."""
-    if a.meta and b.meta and a.meta != b.meta:
-        raise InputError(f"{a.address} is listed twice with different columns: {a.meta} and {b.meta}")
-    given = sorted({a.id, b.id} - {identify(a.address)})
-    if len(given) > 1:
-        raise InputError(f"{a.address} is listed under two ids: {given[0]!r} and {given[1]!r}")
-    return Source(given[0] if given else a.id, a.address, a.meta or b.meta)
-
-
-def _source(text: str, folder: Path, meta: dict[str, Any] | None = None, name: str | None = None) -> Source:
-    address = canonical(text) if is_url(text) else os.path.abspath(folder / os.path.expanduser(text))
-    if name is None:
-        return Source(identify(address), address, meta or {})
-    safe = re.fullmatch(r"[A-Za-z0-9_-]{1,90}", name)
-    return Source(name if safe else identify(name), address, meta or {})
-
-
-def _rows(sources: Iterable[str]) -> Iterator[Source]:
-    here = Path.cwd()
-    for text in sources:
-        path = Path(os.path.expanduser(text))
-        if is_url(text):
-            yield _source(text, here)
-        # Unlike their namesakes in pathlib, these take an impossible name for an absent one.
-        elif os.path.isdir(path):
-            inside = sorted(_videos(path))
-            if not inside:
-                raise InputError(f"sources: the folder {text} holds no video ({' '.join(sorted(VIDEO_SUFFIXES))})")
-            yield from (_source(name, here) for name in inside)
-        elif path.suffix.lower() in LIST_SUFFIXES and os.path.isfile(path):
-            listed = list(_listed(path))
-            if not listed:
-                raise InputError(f"{path}: no source in this list")
-            yield from listed
-        elif os.path.exists(path):
-            yield _source(text, here)
-        elif any(mark in text for mark in "*?["):
-            matches = sorted(m for m in glob.glob(str(path), recursive=True) if not os.path.isdir(m))
-            if not matches:
-                raise InputError(f"sources: nothing matches {text}")
-            yield from _rows(matches)
-        else:
-            raise InputError(f"sources: no such file or folder: {text}")
-
-
-def _videos(folder: Path) -> Iterator[str]:
-    def refuse(error: OSError) -> None:
-        raise InputError(f"sources: cannot read the folder {error.filename}: {error.strerror}")
-
-    for parent, _, names in os.walk(folder, onerror=refuse):
-        yield from (os.path.join(parent, name) for name in names if Path(name).suffix.lower() in VIDEO_SUFFIXES)
-
-
-def _listed(path: Path) -> Iterator[Source]:
-    """The rows of a list file; relative paths in it start from its own folder."""
-    try:
-        text = path.read_text("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot read the list: {error}") from None
-    if path.suffix.lower() == ".txt":
-        lines = (line.strip() for line in text.split("\n"))
-        yield from (_source(line, path.parent) for line in lines if line and not line.startswith("#"))
-        return
-    for number, row in _json_rows(path, text) if path.suffix.lower() == ".jsonl" else _csv_rows(path, text):
-        row = {key: str(value) if key in ("label", "split") else value for key, value in row.items()
-               if value not in (None, "")}
-        url, file, name = row.pop("url", None), row.pop("path", None), row.pop("id", None)
-        if (url is None) == (file is None):
-            raise InputError(f"{path}, line {number}: needs either url or path")
-        if url is not None and not is_url(str(url)):
-            raise InputError(f"{path}, line {number}: url {url!r} has no scheme such as https://")
-        yield _source(str(url or file), path.parent, row, None if name is None else str(name))
-
-
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", strict=True)
-    try:
-        if not {"url", "path"} & set(reader.fieldnames or ()):
-            raise InputError(f"{path}: the first line must name a column url or path")
-        for row in reader:
-            if "" in row:
-                raise InputError(f"{path}, line {reader.line_num}: more fields than the first line names")
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise InputError(f"{path}, line {reader.reader.line_num}: {error}") from None
-
-
-def _depth(value: Any) -> int:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return 1 + max(map(_depth, inner), default=0)
-
-
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            # What cannot be written later must not come in: infinite numbers, lone surrogates, a pit of brackets.
-            json.dumps(row, allow_nan=False, ensure_ascii=False).encode()
-            fine = isinstance(row, dict) and _depth(row) <= _DEEPEST
-        except (ValueError, RecursionError):
-            fine = False
-        if not fine:
-            raise InputError(f"{path}, line {number}: not a JSON object of valid text and finite numbers, "
-                             f"at most {_DEEPEST} levels deep")
-        yield number, row
+def _source(row: dict[str, Any]) -> Source:
+    return Source(str(row["id"]), str(row["address"]), dict(row["meta"]), int(row["shard"]))

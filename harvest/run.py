@@ -7,33 +7,34 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
-from harvest import estimators, fetch, plan, summary
+from harvest import accounts, estimators, fetch, plan, playlists, sources, summary
 from harvest.config import BOOTSTRAP, Harvest
 from harvest.estimators import Estimator
 from harvest.ledger import Entry, Ledger
-from harvest.plan import Source
+from harvest.monitor import Monitor
+from harvest.plan import Plan
+from harvest.sources import Source
 from harvest.video import Outcome
 from harvest.workspace import Workspace
 from skelcore import command, layouts
 from skelcore.errors import InputError
-from skelcore.progress import Progress
 
 
 def harvest(config: Harvest) -> None:
     """Harvest what the output folder lacks; does nothing when it lacks nothing."""
     fetch.check(config)
-    expanded = plan.expand(config.sources)
-    with Workspace(config) as workspace:
-        sources = plan.update(workspace.plan, expanded, config.shard_size)
-        with Ledger(workspace.ledger) as ledger:
-            run = _Run(workspace, ledger, sources)
+    with Workspace(config) as space:
+        planned = plan.update(space.plan, _named(config), config.shard_size)
+        with Ledger(space.ledger, planned) as ledger:
+            run = _Run(config, space, ledger, planned)
             try:
-                run.resume(config)
+                run.resume()
             finally:
                 run.report()
 
@@ -41,70 +42,65 @@ def harvest(config: Harvest) -> None:
 class _Run:
     """One run over a plan: what is left, what has been done."""
 
-    def __init__(self, workspace: Workspace, ledger: Ledger, sources: list[Source]) -> None:
-        self._workspace, self._ledger, self._sources = workspace, ledger, sources
-        self._shards: dict[int, list[Source]] = {}
-        for source in sources:
-            self._shards.setdefault(source.shard, []).append(source)
-        self._started, self._frames, self._settled = time.monotonic(), 0, 0
-        self._left: Counter[int] = Counter()
+    def __init__(self, config: Harvest, space: Workspace, ledger: Ledger, planned: Plan) -> None:
+        self._config, self._space, self._ledger, self._plan = config, space, ledger, planned
+        self._left: Counter[int] = Counter()  # sources to come, by shard
+        self._monitor: Monitor | None = None
+        self._provenance: dict[str, Any] = {}
 
-    def resume(self, config: Harvest) -> None:
-        closed = self._ledger.closed
-        self._workspace.discard_all_but({source.id for source in self._sources if source.shard not in closed})
-        pending = [source for source in self._sources if not self._is_settled(source)]
-        self._left.update(source.shard for source in pending)
-        for shard in self._shards:
+    def resume(self) -> None:
+        if self._config.retry:
+            self._ledger.reopen(self._ledger.select(self._config.retry))
+        self._space.discard_closed(self._plan, self._ledger)
+        wanted = list(self._wanted())
+        self._left.update(self._plan[index].shard for index in wanted)
+        for shard in self._open():
             self._close_if_complete(shard)
-        if not pending:
+        if not wanted:
             return
         # Built once here, so that a wrong name or missing weights end the command before Ray starts.
-        _check(estimators.build(config.estimator, config.layout), config.estimator)
+        estimator = estimators.build(self._config.estimator, self._config.layout)
+        _check(estimator, self._config.estimator)
+        self._provenance = {"harvest": self._config.fingerprint, **estimator.provenance}
         from harvest.drive import drive
 
-        self._started = time.monotonic()
-        with Progress(len(self._sources), "videos", done=len(self._sources) - len(pending)) as progress:
-            def settle(source: Source, outcome: Outcome, attempts: int) -> None:
-                self._settle(source, outcome, attempts)
-                progress.update(1, **{"frames/s": self._rate()})
-
-            drive(config, pending, settle)
+        total = len(self._plan)
+        with Monitor(self._space.board, total, total - len(wanted)) as self._monitor:
+            drive(self._config, self._plan, wanted, self._settle, self._monitor.state)
 
     def report(self) -> None:
-        counts = summary.summarise(self._sources, self._ledger)
-        before = summary.read(self._workspace.summary)
-        run = before.get("run")
-        if self._settled or run is None:
-            run = {"videos": self._settled, "frames": self._frames, "frames_per_second": round(self._rate(), 2),
-                   "seconds": round(time.monotonic() - self._started, 1)}
-        # A killed run leaves a summary older than its ledger, so the next must write it even if it settles nothing.
-        if before != {**counts, "run": run}:
-            summary.write(self._workspace.summary, counts, run)
-        print(summary.describe(counts))
+        """Bring summary, attribution and report in line with the ledger and the shards."""
+        monitor = self._monitor
+        run = monitor.run() if monitor and monitor.tally.settled else None
+        print(summary.describe(accounts.settle(self._space, self._plan, self._ledger, run, self._provenance)))
 
-    def _is_settled(self, source: Source) -> bool:
-        """Settled and, where it gave something, either in a closed shard or still at hand."""
-        entry = self._ledger.entries.get(source.id)
-        if entry is None or source.shard in self._ledger.closed:
-            return entry is not None
-        return self._workspace.holds(source) or not entry.gave_tracks
+    def _open(self) -> Iterator[int]:
+        return (shard for shard in range(self._plan.shards) if shard not in self._ledger.closed)
 
-    def _settle(self, source: Source, outcome: Outcome, attempts: int) -> None:
-        self._workspace.keep(source, outcome)
+    def _wanted(self) -> Iterator[int]:
+        """What is not settled, and in open shards what is settled but whose tracks are not at hand."""
+        yield from self._ledger.pending().tolist()
+        for shard in self._open():
+            gave = {self._plan[index].id: index for index in self._plan.members(shard)
+                    if self._ledger.gave_tracks(index)}
+            yield from (gave[id] for id in self._space.lost(shard, gave))
+
+    def _settle(self, index: int, outcome: Outcome, attempts: int) -> None:
+        source = self._plan[index]
+        self._space.keep(source, outcome)
         dropped = Counter(str(track["reason"]) for track in outcome.rejected)
-        self._ledger.settle(Entry(source.id, outcome.status, outcome.reason, outcome.detail, len(outcome.sequences),
-                                  dict(sorted(dropped.items())), outcome.frames, outcome.seconds, attempts))
-        self._settled += 1
-        self._frames += outcome.frames
+        entry = Entry(source.id, outcome.status, outcome.reason, outcome.detail, len(outcome.sequences),
+                      dict(sorted(dropped.items())), outcome.frames, outcome.seconds, attempts,
+                      fetch.host(source.address) or "", str(outcome.origin.get("licence") or ""))
+        self._ledger.settle(index, entry)
+        assert self._monitor
+        self._monitor.settled(entry)
         self._left[source.shard] -= 1
         self._close_if_complete(source.shard)
 
     def _close_if_complete(self, shard: int) -> None:
         if not self._left[shard] and shard not in self._ledger.closed:
-            self._workspace.close(shard, self._shards[shard], self._ledger)
-
-    def _rate(self) -> float:
-        return self._frames / max(time.monotonic() - self._started, 1e-9)
+            self._space.close(shard, self._plan, self._ledger)
 
 
 def _check(estimator: Estimator, name: str) -> None:
@@ -123,10 +119,13 @@ def _check(estimator: Estimator, name: str) -> None:
 
 def describe(config: Harvest) -> str:
     """What a run would do, without doing it."""
-    sources, _ = plan.merge(Path(config.output) / "plan.jsonl", plan.expand(config.sources), config.shard_size)
-    shards = 1 + max(source.shard for source in sources)
-    urls = sum(source.is_url for source in sources)
-    return f"{len(sources)} sources ({urls} URLs) in {shards} shards -> {config.output}"
+    found = plan.preview(Path(config.output) / "plan.jsonl", _named(config), config.shard_size)
+    return f"{found.planned + found.added} sources ({found.urls} URLs) in {found.shards} shards -> {config.output}"
+
+
+def _named(config: Harvest) -> Iterator[Source]:
+    """The sources that the configuration names, looked up one by one."""
+    return sources.expand(chain(config.sources, playlists.expand(config.playlists, config.fetch)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -65,6 +65,10 @@ class Schedule:
         """Whether no host seems to be within reach."""
         return self._outage.lasts
 
+    def paused(self, now: float) -> list[str]:
+        """The hosts that rest because they asked for it or fell silent."""
+        return sorted(name for ready, name in self._resting if ready > now and self._hosts[name].rests)
+
     def add(self, source: int, host: str | None, first: bool = False) -> None:
         """Let a source wait for its turn, at the end of its host's queue or as its ``first``."""
         name = host or _LOCAL

@@ -1,41 +1,49 @@
-"""The summary: every source accounted for once."""
+"""The summary: every source accounted for once, and what there is of them."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harvest.ledger import Ledger
-from harvest.plan import Source
+from harvest.holdings import Holdings
+from harvest.tally import STATES, Tally, largest
 from skelcore.files import write_text
 
+_MOST_NAMES = 50
 
-def summarise(plan: list[Source], ledger: Ledger) -> dict[str, Any]:
-    """Counts over the plan; sources = ok + rejected + failed + pending by construction, and checked."""
-    entries = [ledger.entries[source.id] for source in plan if source.id in ledger.entries]
-    status = Counter(entry.status for entry in entries)
-    ok = [entry for entry in entries if entry.status == "ok"]
-    dropped: Counter[str] = Counter()
-    for entry in entries:
-        dropped.update(entry.dropped)
-    counts: dict[str, Any] = {
-        "sources": len(plan),
-        "ok": status["ok"],
-        "rejected": status["rejected"],
-        "failed": status["failed"],
-        "pending": len(plan) - len(entries),
-        "failed_by_reason": _sorted(Counter(entry.reason for entry in entries if entry.status == "failed")),
-        "rejected_by_reason": _sorted(Counter(entry.reason for entry in entries if entry.status == "rejected")),
-        "tracks": sum(entry.tracks for entry in ok),
-        "dropped_tracks_by_reason": _sorted(dropped),
-        "frames": sum(entry.frames for entry in entries),
-        "hours": round(sum(entry.seconds for entry in entries) / 3600, 6),
-        "shards": len(ledger.closed),
+
+def summarise(sources: int, tally: Tally, holdings: Holdings, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The accounts of a plan of ``sources`` sources; a function of these alone.
+
+    sources = ok + rejected + failed + forgotten + pending; ``quarantined`` are those of the failed that killed
+    their worker twice. Long counts keep their 50
+    largest, and the rest is ``other``. ``hours`` are of the videos looked at, ``person_hours`` of the tracks in the
+    shards. ``provenance`` says what made the poses.
+    """
+    pending = sources - tally.settled
+    assert pending >= 0, f"{tally.settled} entries for {sources} sources"
+    return {
+        "sources": sources,
+        **{state: tally.states[state] for state in STATES},
+        "pending": pending,
+        "quarantined": tally.failed["crash"],
+        "failed_by_reason": _sorted(tally.failed),
+        "failed_by_host": largest(tally.hosts, _MOST_NAMES),
+        "rejected_by_reason": _sorted(tally.rejected),
+        "retried_attempts": tally.retried,
+        "tracks": tally.tracks,
+        "dropped_tracks_by_reason": _sorted(tally.dropped),
+        "licences": largest(tally.licences, _MOST_NAMES),
+        "frames": tally.frames,
+        "hours": round(tally.seconds / 3600, 6),
+        "person_hours": round(holdings.seconds / 3600, 6),
+        "shards": holdings.shards,
+        "shard_bytes": holdings.bytes,
+        "provenance": dict(provenance),
     }
-    assert counts["sources"] == counts["ok"] + counts["rejected"] + counts["failed"] + counts["pending"]
-    return counts
 
 
 def write(path: Path, counts: dict[str, Any], run: dict[str, Any]) -> None:
@@ -52,10 +60,11 @@ def read(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def describe(counts: dict[str, Any]) -> str:
+def describe(counts: Mapping[str, Any]) -> str:
     """The counts in two or three lines."""
-    lines = [f"{counts['sources']} sources = {counts['ok']} ok + {counts['rejected']} rejected + "
-             f"{counts['failed']} failed + {counts['pending']} pending; "
+    parts = [f"{counts[name]} {name}" for name in ("ok", "rejected", "failed")]
+    parts += [f"{counts['forgotten']} forgotten"] if counts["forgotten"] else []
+    lines = [f"{counts['sources']} sources = {' + '.join([*parts, str(counts['pending'])])} pending; "
              f"{counts['tracks']} tracks from {counts['frames']} frames"]
     for state in ("failed", "rejected"):
         reasons = ", ".join(f"{reason} {count}" for reason, count in counts[f"{state}_by_reason"].items())

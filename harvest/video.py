@@ -12,20 +12,21 @@ from harvest.config import Harvest
 from harvest.estimators import Estimator
 from harvest.fetch import Fetched
 from harvest.ledger import Status
-from harvest.plan import Source
 from harvest.reasons import VideoError
+from harvest.sources import Source
 from skelcore.sequence import PoseSequence
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a source gave: kept ``sequences``, the ``rejected`` tracks' numbers, the block's ``origin``, and the seconds
-    that its host asks us to ``wait``."""
+    """What a source gave: kept ``sequences``, ``dropped`` ones and their numbers and reasons in ``rejected``, the
+    block's ``origin``, and the seconds that its host asks us to ``wait``."""
 
     status: Status
     reason: str = ""
     detail: str = ""
     sequences: list[PoseSequence] = field(default_factory=list)
+    dropped: list[PoseSequence] = field(default_factory=list)
     origin: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     rejected: list[dict[str, Any]] = field(default_factory=list)
@@ -55,19 +56,21 @@ def failed(error: Exception) -> Outcome:
 def _judged(source: Source, config: Harvest, estimator: Estimator, found: extract.Extraction,
             info: dict[str, str]) -> Outcome:
     kept: list[PoseSequence] = []
+    dropped: list[PoseSequence] = []
     rejected: list[dict[str, Any]] = []
     for number, sequence in enumerate(found.sequences):
         numbers = sequence.meta["quality"]
+        numbers["track"] = number
         reason = gates.judge(numbers, config.gates)
         if reason is None:
             kept.append(sequence)
         else:
-            rejected.append({"source": source.id, "track": number, "reason": reason,
-                             "start": sequence.meta["start"], **numbers})
+            dropped.append(sequence)
+            rejected.append({"source": source.id, "reason": reason, "start": sequence.meta["start"], **numbers})
     status: Status = "ok" if kept else "rejected"
-    return Outcome(status, "" if kept else _main_reason(rejected), "", kept, _origin(source, info),
-                   {"harvest": config.fingerprint, **estimator.provenance}, rejected, found.frames,
-                   round(found.seconds, 3))
+    return Outcome(status, "" if kept else _main_reason(rejected), "", kept, dropped,
+                   _origin(source, info), {"harvest": config.fingerprint, **estimator.provenance}, rejected,
+                   found.frames, round(found.seconds, 3))
 
 
 def _main_reason(rejected: list[dict[str, Any]]) -> str:
@@ -78,7 +81,7 @@ def _main_reason(rejected: list[dict[str, Any]]) -> str:
 def _origin(source: Source, info: dict[str, str]) -> dict[str, Any]:
     """What a block says of its source: no folder of this machine, no credentials."""
     if not source.is_url:
-        return {"file": source.address.rsplit("/", 1)[-1], **source.meta}
+        return {"file": source.location.rsplit("/", 1)[-1], **source.meta}
     parts = urlsplit(source.address)
     url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     return {"url": url, **info, **source.meta}

@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 from harvest import estimators, fetch, scratch, video
 from harvest.config import Harvest
 from harvest.fetch import Fetched
-from harvest.plan import Source
+from harvest.sources import Source
 from harvest.video import Outcome
 
 Landed = tuple[int, Outcome | None]

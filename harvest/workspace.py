@@ -3,40 +3,54 @@
 from __future__ import annotations
 
 import fcntl
-import io
 import json
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-
-from harvest import scratch
+from harvest import judged, scratch
 from harvest.config import Harvest
 from harvest.ledger import Ledger
-from harvest.plan import Source
+from harvest.plan import Plan
+from harvest.sources import Source
 from harvest.video import Outcome
-from skelcore import layouts, shards
+from skelcore import shard_format, ustar
+from skelcore.config import build
 from skelcore.errors import InputError, RunError
 from skelcore.files import atomic, write_text
 from skelcore.sequence import PoseSequence
 from skelcore.shards import Block
 
 
+def settled(output: str | Path) -> Harvest:
+    """The configuration of the harvest whose output folder this is, but for what may differ between runs.
+
+    Raises InputError for another folder.
+    """
+    path = Path(output) / "settings.json"
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; OUTPUT must be the output folder of a harvest")
+    return build(Harvest, {**_settings(path), "sources": ["none"], "output": str(output)}, str(path))
+
+
 class Workspace:
     """One output folder, open to one harvest at a time.
 
-    ``plan.jsonl``, ``ledger.jsonl``, ``summary.json``, ``settings.json``, ``shards/``, ``rejected/``, and ``work/``
-    with the finished videos of open shards. Raises RunError when another harvest writes there, InputError when the
-    folder holds a harvest with other settings.
+    ``plan.jsonl``, ``ledger.jsonl``, ``settings.json``, ``summary.json``, ``report.html``,
+    ``ATTRIBUTION.csv``, ``tensorboard/``, ``shards/``, ``rejected/``, and ``work/`` with the finished videos of open
+    shards. Raises RunError when another harvest writes there, InputError when the folder holds a harvest with other
+    settings.
     """
 
     def __init__(self, config: Harvest) -> None:
         self.root = Path(config.output)
         self.plan, self.ledger = self.root / "plan.jsonl", self.root / "ledger.jsonl"
-        self.summary = self.root / "summary.json"
+        self.summary, self.report = self.root / "summary.json", self.root / "report.html"
+        self.board = self.root / "tensorboard"
         self._work = self.root / "work"
+        self._gates = config.gates
         self._folders = (self._work, self.root / "shards", self.root / "rejected")
         try:
             for folder in self._folders:
@@ -58,54 +72,84 @@ class Workspace:
 
     def keep(self, source: Source, outcome: Outcome) -> None:
         """Store what a finished video gave until its shard is closed."""
-        if outcome.sequences or outcome.rejected:
-            with atomic(self._path(source)) as file:
-                file.write(_pack(outcome))
+        tracks = sorted([*outcome.sequences, *outcome.dropped], key=_number)
+        if tracks:
+            block = Block(source.id, tracks, [track.meta["quality"] for track in tracks], outcome.origin,
+                          outcome.provenance)
+            names = shard_format.member_names(source.id)
+            with atomic(self._path(source.id)) as file:
+                ustar.write(file, zip(names, shard_format.encode(block), strict=True))
         else:
             # A run killed before it could note the video in the ledger may have left an earlier attempt's tracks.
-            self._path(source).unlink(missing_ok=True)
+            self._path(source.id).unlink(missing_ok=True)
 
-    def holds(self, source: Source) -> bool:
-        return self._path(source).exists()
+    def holds(self, id: str) -> bool:
+        """Whether a finished video waits here for its shard to be closed."""
+        return self._path(id).exists()
 
-    def close(self, shard: int, sources: list[Source], ledger: Ledger) -> None:
-        """Assemble a shard whose sources are all settled, note it in the ledger, and let go of its videos."""
-        finished = {source.id: _unpack(self._path(source).read_bytes()) for source in sources
-                    if ledger.entries[source.id].gave_tracks}
-        blocks = [Block(key, found.sequences, [sequence.meta["quality"] for sequence in found.sequences], found.origin,
-                        found.provenance) for key, found in sorted(finished.items()) if found.sequences]
-        rejected = [track for _, found in sorted(finished.items()) for track in found.rejected]
-        write_text(self.root / "rejected" / f"{shard:06d}.jsonl",
-                   "".join(json.dumps(track, sort_keys=True) + "\n" for track in rejected))
-        name = f"shards/{shard:06d}.tar"
-        if blocks:
-            shards.write(self.root / name, blocks)
-        ledger.close_shard(shard, name if blocks else None)
+    def lost(self, shard: int, ids: Iterable[str]) -> list[str]:
+        """Those of the settled sources of an open shard whose tracks are neither here nor in its files."""
+        lost = [id for id in ids if not self.holds(id)]
+        stored = judged.keys(self.root, shard) if lost else set()
+        return [id for id in lost if id not in stored]
+
+    def close(self, shard: int, plan: Plan, ledger: Ledger) -> None:
+        """Assemble a shard whose sources are all settled, note it in the ledger, and let go of its videos.
+
+        What a shard that was closed before holds of sources that are not here stays in it.
+        """
+        members = [(index, plan[index].id) for index in plan.members(shard)]
+        wanted = {id for index, id in members if ledger.gave_tracks(index)}
+        found = judged.read(self.root, shard)
+        for key in set(found.videos) - wanted:
+            found.drop(key)
+        for id in sorted(wanted):
+            if self.holds(id):
+                found.drop(id)
+                found.add(self._load(id))
+        found.judge(self._gates)
+        ledger.close_shard(shard, judged.write(self.root, shard, found))
+        for _, id in members:
+            self._path(id).unlink(missing_ok=True)
+
+    def purge(self, sources: Iterable[Source]) -> None:
+        """Delete all tracks of these sources, waiting or in the files of shards."""
+        shards: dict[int, list[str]] = {}
         for source in sources:
-            self._path(source).unlink(missing_ok=True)
+            self._path(source.id).unlink(missing_ok=True)
+            shards.setdefault(source.shard, []).append(source.id)
+        for shard, ids in sorted(shards.items()):
+            found = judged.read(self.root, shard)
+            if not found.videos.keys().isdisjoint(ids):
+                for id in ids:
+                    found.drop(id)
+                found.judge(self._gates)
+                judged.write(self.root, shard, found)
 
-    def discard_all_but(self, ids: set[str]) -> None:
-        """Delete the stored videos of other sources: their shards are closed."""
-        for path in self._work.glob("*.npz"):
-            if path.stem not in ids:
+    def discard_closed(self, plan: Plan, ledger: Ledger) -> None:
+        """Delete the finished videos that a killed run left behind although their shards are closed."""
+        for path in self._work.glob("*.tar"):
+            index = plan.find(path.stem)
+            if index is None or plan[index].shard in ledger.closed:
                 path.unlink()
 
-    def _path(self, source: Source) -> Path:
-        return self._work / f"{source.id}.npz"
+    def _load(self, id: str) -> Block:
+        path = self._path(id)
+        with path.open("rb") as file:
+            return shard_format.decode(next(shard_format.walk(file, str(path), path.stat().st_size)))
+
+    def _path(self, id: str) -> Path:
+        return self._work / f"{id}.tar"
 
     def _settle_settings(self, settings: dict[str, Any]) -> None:
         """Blocks of one folder must be comparable, so what decides their content is fixed by its first run."""
         path = self.root / "settings.json"
         if not self.ledger.exists() or not self.ledger.stat().st_size:
-            self.discard_all_but(set())
+            for video in self._work.glob("*.tar"):
+                video.unlink()
             write_text(path, json.dumps(settings, indent=1, sort_keys=True) + "\n")
             return
-        try:
-            before = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError):
-            before = None
-        if not isinstance(before, dict):
-            raise InputError(f"{path}: missing or not a JSON object; restore it or use another output")
+        before = _settings(path)
         for key, value in settings.items():
             if before.get(key) != value:
                 raise InputError(f"{key}={value} differs from {before.get(key)} in {path}: "
@@ -113,7 +157,9 @@ class Workspace:
 
     def _sweep(self) -> None:
         """Remove what killed runs left half-written, and no other program's files."""
-        ours = [self.root.glob(f".{name}.*.tmp") for name in ("plan.jsonl", "settings.json", "summary.json")]
+        ours = [self.root.glob(f".{name}.*.tmp") for name in 
+                ("plan.jsonl", "settings.json", "summary.json", "report.html", "ATTRIBUTION.csv")]
+        ours.append((self.root / "attribution").glob(".*.tmp"))
         ours += [folder.glob(".*.tmp") for folder in self._folders]
         for path in chain.from_iterable(ours):
             path.unlink(missing_ok=True)
@@ -127,26 +173,15 @@ class Workspace:
         self._lock.close()
 
 
-def _pack(outcome: Outcome) -> bytes:
-    """A finished video as an npz of plain arrays and one JSON text."""
-    about = {
-        "status": outcome.status, "origin": outcome.origin, "provenance": outcome.provenance,
-        "rejected": outcome.rejected,
-        "tracks": [{"layout": s.layout.name, "size": s.size, "fps": s.fps, "id": s.id, "meta": s.meta}
-                   for s in outcome.sequences],
-    }
-    arrays: dict[str, Any] = {f"keypoints{i}": sequence.keypoints for i, sequence in enumerate(outcome.sequences)}
-    arrays |= {f"scores{i}": sequence.scores for i, sequence in enumerate(outcome.sequences)}
-    file = io.BytesIO()
-    np.savez(file, about=np.array(json.dumps(about)), **arrays)
-    return file.getvalue()
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: missing or not a JSON object; restore it or use another output")
+    return found
 
 
-def _unpack(data: bytes) -> Outcome:
-    with np.load(io.BytesIO(data), allow_pickle=False) as file:
-        about = json.loads(str(file["about"]))
-        sequences = [PoseSequence(file[f"keypoints{i}"], file[f"scores{i}"], layouts.get(track["layout"]),
-                                  tuple(track["size"]), track["fps"], track["id"], meta=track["meta"])
-                     for i, track in enumerate(about["tracks"])]
-    return Outcome(about["status"], sequences=sequences, origin=about["origin"], provenance=about["provenance"],
-                   rejected=about["rejected"])
+def _number(track: PoseSequence) -> int:
+    return int(track.meta["quality"]["track"])

@@ -50,6 +50,21 @@ def download(url: str, path: Path, host: str | None, config: Harvest, permit: Pe
     return _kept(info or {}, permit)
 
 
+def options(fetch: Fetch) -> dict[str, Any]:
+    """yt-dlp's options for whatever a site is asked for."""
+    chosen: dict[str, Any] = {
+        "cachedir": False, "retries": 3, "extractor_retries": 2, "socket_timeout": 20, "geo_bypass": False,
+        **fetch.options,
+        # The rest is what the harvest relies on.
+        "logger": _Silence(), "quiet": True, "noprogress": True, "ignoreerrors": False, "enable_file_urls": False,
+    }
+    if fetch.proxy:
+        chosen["proxy"] = fetch.proxy
+    if fetch.cookies:
+        chosen["cookiefile"] = io.StringIO(cookies(fetch.cookies))
+    return chosen
+
+
 @dataclass(frozen=True)
 class _Order:
     """One video to get, and the rules for it."""
@@ -90,20 +105,13 @@ class _Site:
         from yt_dlp import YoutubeDL
 
         self._order: _Order | None = None
-        options: dict[str, Any] = {
+        # The later take precedence: what users may choose, their choices, and what the harvest relies on.
+        self._downloader = YoutubeDL({
             "format": FORMAT, "format_sort": ["+res:360", "+size", "+br", "vcodec:h264"], "noplaylist": True,
-            "cachedir": False, "retries": 3, "fragment_retries": 3, "extractor_retries": 2, "file_access_retries": 2,
-            "skip_unavailable_fragments": False, "socket_timeout": 20, "geo_bypass": False, "fixup": "never",
-            "concurrent_fragment_downloads": 1, "ratelimit": fetch.rate_bytes, **fetch.options,
-            # The rest is what the harvest relies on.
-            "logger": _Silence(), "quiet": True, "noprogress": True, "progress_hooks": [self._watch],
-            "match_filter": self._admit, "ignoreerrors": False, "postprocessors": [], "enable_file_urls": False,
-        }
-        if fetch.proxy:
-            options["proxy"] = fetch.proxy
-        if fetch.cookies:
-            options["cookiefile"] = io.StringIO(cookies(fetch.cookies))
-        self._downloader = YoutubeDL(options)
+            "fragment_retries": 3, "file_access_retries": 2, "skip_unavailable_fragments": False, "fixup": "never",
+            "concurrent_fragment_downloads": 1, "ratelimit": fetch.rate_bytes, **options(fetch),
+            "progress_hooks": [self._watch], "match_filter": self._admit, "postprocessors": [],
+        })
 
     def download(self, url: str, order: _Order) -> dict[str, Any] | None:
         self._order = order

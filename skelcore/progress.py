@@ -21,12 +21,14 @@ class Progress:
         self._bar = tqdm(total=total, initial=done, unit=unit, dynamic_ncols=True) if bar else None
 
     def update(self, count: int = 1, **figures: str | float) -> None:
-        """Advance by ``count`` units and show ``figures`` beside the rate."""
+        """Advance by ``count`` units, 0 to show new figures only, and show ``figures`` beside the rate."""
         self.count += count
         shown = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in figures.items()}
         if self._bar is not None:
             self._bar.set_postfix(shown, refresh=False)
             self._bar.update(count)
+            if not count:
+                self._bar.refresh()
         elif not self._silent and (time.monotonic() - self._last >= self._every or self.count == self.total):
             # The rate since the last line: what came first (starting processes, say) would spoil it for long.
             now = time.monotonic()
@@ -34,7 +36,7 @@ class Progress:
             self._last, self._counted = now, self.count
             left = (self.total - self.count) / rate if rate > 0 else float("inf")
             extra = "".join(f", {name} {value}" for name, value in shown.items())
-            print(f"{self.count}/{self.total} {self.unit} ({rate:.3g} {self.unit}/s, ETA {left:.0f} s{extra})",
+            print(f"{self.count}/{self.total} {self.unit} ({rate:.3g} {self.unit}/s, ETA {_span(left)}{extra})",
                   file=sys.stderr, flush=True)
 
     def close(self) -> None:
@@ -47,3 +49,11 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         self.close()
+
+
+def _span(seconds: float) -> str:
+    """A time as people say it: seconds, or from an hour on hours and minutes."""
+    if not 3600 <= seconds < float("inf"):
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours:,} h {minutes} min"

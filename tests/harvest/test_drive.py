@@ -106,3 +106,34 @@ class Model(fakes.Blobs):
     assert "5 sources = 5 ok" in done.stdout, done.stderr[-2000:]
     # The driver's own, and one for each two videos.
     assert len(list(tmp_path.glob("built-*"))) == 1 + 3
+
+
+@pytest.mark.slow
+def test_only_the_failures_that_are_named_are_tried_again(tmp_path, monkeypatch):
+    """A video that was not there is, when asked for again; what came is neither asked for nor changed."""
+    clip = fakes.write(tmp_path / "walk.mp4", fakes.walk(1.2, seed=9)).read_bytes()
+    asked, there = [], {"/a.mp4"}
+
+    def answer(reply):
+        asked.append(reply.path)
+        return reply.send(clip, "video/mp4") if reply.path in there else reply.send(b"no", "text/plain", 404)
+
+    for name in "ab":
+        monkeypatch.setitem(web.ROUTES, f"/{name}.mp4", answer)
+    with web.serve(tmp_path) as site:
+        sources = f"sources=[{site.url}/a.mp4, {site.url}/b.mp4, {tmp_path / 'brief.mp4'}]"
+        fakes.write(tmp_path / "brief.mp4", fakes.walk(0.3))
+        arguments = [sources, f"output={tmp_path / 'out'}", *FREE, "law.licences=[any]"]
+        cache = {"home": tmp_path, "SKELSHOT_CACHE": str(tmp_path / "cache")}
+        out, _ = finish(start(*arguments, **cache))
+        assert "3 sources = 1 ok + 1 rejected + 1 failed" in out
+        there.add("/b.mp4")
+        out, _ = finish(start(*arguments, "retry=transient", **cache))
+        assert "3 sources = 1 ok + 1 rejected + 1 failed" in out
+        out, _ = finish(start(*arguments, "retry=gone", **cache))
+    assert "3 sources = 2 ok + 1 rejected + 0 failed" in out
+    assert [path for path in asked if path != "/robots.txt"] == ["/a.mp4", "/b.mp4", "/b.mp4"]
+    entries = ledger(tmp_path / "out")
+    first, second = (content(tmp_path / "out")[name] for name in ("shards/000000.tar", "rejected/000000.tar"))
+    assert all(name.encode() in first for name, row in entries.items() if row["status"] == "ok")
+    assert all(name.encode() in second for name, row in entries.items() if row["status"] == "rejected")

@@ -9,8 +9,8 @@ import pytest
 from harvest import fetch, scratch
 from harvest import web as client
 from harvest.config import Fetch
-from harvest.plan import Source
 from harvest.reasons import BUSY, FAILURES, TERMINAL, TRANSIENT, VideoError
+from harvest.sources import Source
 from skelcore.errors import InputError
 from tests.harvest import web
 

@@ -1,87 +1,217 @@
+import errno
 import json
+import os
+from collections import Counter
+from dataclasses import asdict
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from harvest import summary
-from harvest.config import Harvest
+from harvest import plan
 from harvest.ledger import Entry, Ledger
-from harvest.plan import Source
-from harvest.workspace import Workspace
+from harvest.reasons import TRANSIENT
+from harvest.sources import Source
 from skelcore.errors import InputError, RunError
 
-
-def config(tmp_path, **values):
-    return Harvest.model_validate({"sources": ["x"], "output": str(tmp_path / "out"), **values})
+OK = Entry("a", "ok", tracks=2, dropped={"small": 1}, frames=30, seconds=2.0, host="e.org", licence="cc0", time=7)
 
 
-def test_a_torn_last_line_is_forgotten_and_the_next_one_is_whole(tmp_path):
+@pytest.fixture
+def planned(tmp_path):
+    """Six sources in three shards."""
+    return plan.update(tmp_path / "plan.jsonl", [Source(x, f"/{x}.mp4") for x in "abcdef"], 2)
+
+
+def settled(ledger):
+    return {entry.id: entry for entry in ledger.rows()}
+
+
+def test_a_torn_last_line_is_forgotten_and_the_next_one_is_whole(tmp_path, planned):
     path = tmp_path / "ledger.jsonl"
-    with Ledger(path) as ledger:
-        for name in "abc":
-            ledger.settle(Entry(name, "ok", tracks=1))
+    with Ledger(path, planned) as ledger:
+        ledger.settle_many((i, Entry("abc"[i], "ok", tracks=1)) for i in range(3))
         ledger.close_shard(0, "shards/000000.tar")
     whole = path.read_bytes()
     for cut in range(1, len(whole.splitlines(keepends=True)[-1])):
         path.write_bytes(whole[:-cut])
-        with Ledger(path) as ledger:
-            assert set(ledger.entries) == set("abc") and not ledger.closed
-            ledger.settle(Entry("d", "failed", "gone"))
-        with Ledger(path) as ledger:
-            assert ledger.entries["d"].reason == "gone" and len(ledger.entries) == 4
+        with Ledger(path, planned) as ledger:
+            assert set(settled(ledger)) == set("abc") and not ledger.closed
+            # Another may be writing: who only looks must not touch the file.
+            assert path.read_bytes() == whole[:-cut]
+            ledger.settle(3, Entry("d", "failed", "gone"))
+            assert settled(ledger)["d"].reason == "gone"
+        with Ledger(path, planned) as ledger:
+            assert ledger.reason(3) == "gone" and len(settled(ledger)) == 4
 
 
-def test_damage_elsewhere_is_an_error(tmp_path):
+@pytest.mark.parametrize(("line", "words"), [
+    ('{"id": "a", "stat', "not a line of a ledger"), ('{"id": "a", "status": "odd"}', "not a line of a ledger"),
+    ('{"id": "a", "status": "ok", "colour": 1}', "not a line of a ledger"), ("[]", "not a line of a ledger"),
+    ('{"shard": "x"}', "not a line of a ledger"), ("[" * 99999, "not a line of a ledger"),
+    ("3", "not a line of a ledger"),
+    ('{"id": "z", "status": "ok"}', "'z' is not in the plan beside it; restore the plan"),
+    ('{"id": "z", "status": "pending"}', "'z' is not in the plan beside it; restore the plan"),
+    ('{"id": ["a"], "status": "ok"}', "not a line of a ledger"),
+])
+def test_damage_elsewhere_is_an_error(tmp_path, planned, line, words):
     path = tmp_path / "ledger.jsonl"
-    path.write_text('{"id": "a", "stat\n{"shard": 0}\n')
-    # Not "remove the line": the source may lie in a closed shard, which is never written again.
-    with pytest.raises(InputError, match="line 1: not a line of a ledger; restore the file or use another output"):
-        Ledger(path)
+    path.write_text('{"shard": 1, "file": null}\n' + line + '\n{"shard": 0}\n')
+    # Not "remove the line": the source may lie in a closed shard.
+    with pytest.raises(InputError, match=f"ledger.jsonl, line 2: {words}.* use another output"):
+        Ledger(path, planned)
 
 
-def test_every_source_is_counted_once(tmp_path):
-    plan = [Source(name, f"/{name}.mp4", shard=0) for name in "abcdef"]
-    with Ledger(tmp_path / "ledger.jsonl") as ledger:
-        ledger.settle(Entry("a", "ok", tracks=2, dropped={"small": 1}, frames=30, seconds=2.0))
-        ledger.settle(Entry("b", "rejected", "small", dropped={"small": 2}, frames=15, seconds=1.0))
-        ledger.settle(Entry("c", "failed", "gone"))
-        ledger.settle(Entry("d", "failed", "gone"))
-        ledger.settle(Entry("d", "failed", "corrupt"))
-        ledger.settle(Entry("unplanned", "ok", tracks=9))
-        counts = summary.summarise(plan, ledger)
-    assert (counts["sources"], counts["ok"], counts["rejected"], counts["failed"], counts["pending"]) == (6, 1, 1, 2, 2)
-    assert counts["failed_by_reason"] == {"corrupt": 1, "gone": 1} and counts["rejected_by_reason"] == {"small": 1}
-    assert counts["tracks"] == 2 and counts["dropped_tracks_by_reason"] == {"small": 3} and counts["frames"] == 45
+def test_every_source_is_counted_once(tmp_path, planned):
+    with Ledger(tmp_path / "ledger.jsonl", planned) as ledger:
+        ledger.settle(0, OK)
+        ledger.settle(1, Entry("b", "rejected", "small", dropped={"small": 2}, frames=15, seconds=1.0))
+        ledger.settle(2, Entry("c", "failed", "gone"))
+        ledger.settle(3, Entry("d", "failed", "gone"))
+        ledger.settle(3, Entry("d", "failed", "corrupt"))
+        ledger.forget([4])
+    for counts in (ledger.counts, Ledger(tmp_path / "ledger.jsonl", planned).counts):
+        assert asdict(counts) == {
+            "sources": 6, "ok": 1, "rejected": 1, "failed": 2, "forgotten": 1, "pending": 1,
+            "failed_by_reason": {"corrupt": 1, "gone": 1}, "rejected_by_reason": {"small": 1}, "tracks": 2,
+            "dropped": {"small": 3}, "frames": 45, "seconds": 3.0, "shards": 0}
 
 
-def test_one_harvest_at_a_time(tmp_path):
-    with Workspace(config(tmp_path)), pytest.raises(RunError, match="another harvest"):
-        Workspace(config(tmp_path))
-    with Workspace(config(tmp_path)):
-        pass
+def test_what_is_known_of_one_source(tmp_path, planned):
+    ledger = Ledger(tmp_path / "ledger.jsonl", planned)
+    ledger.settle_many([(0, OK), (1, Entry("b", "failed", "gone")), (2, Entry("c", "rejected", "small"))])
+    assert [ledger.status(i) for i in range(4)] == ["ok", "failed", "rejected", None]
+    assert [ledger.reason(i) for i in range(4)] == ["", "gone", "small", ""]
+    assert [ledger.gave_tracks(i) for i in range(4)] == [True, False, False, False]
+    assert [ledger.is_settled(i) for i in range(4)] == [True, True, True, False]
+    assert ledger.pending().tolist() == [3, 4, 5]
+    assert ledger.entry(0) == OK and ledger.entry(3) is None
+    assert ledger.entry(1).time > 1_600_000_000
 
 
-def test_settings_are_fixed_once_something_is_settled(tmp_path):
-    with Workspace(config(tmp_path, fps=10)) as space, Ledger(space.ledger):
-        pass
-    with Workspace(config(tmp_path)) as space, Ledger(space.ledger) as ledger:
-        ledger.settle(Entry("a", "failed", "gone"))
-    with pytest.raises(InputError, match=r"fps=10.0 differs from 15.0"):
-        Workspace(config(tmp_path, fps=10))
-    with pytest.raises(InputError, match="gates"):
-        Workspace(config(tmp_path, gates={"min_score": 0.1}))
-    # What does not touch the content of a block is free.
-    with Workspace(config(tmp_path, workers=1, shard_size=3, limits={"max_seconds": 5})):
-        pass
+def test_an_older_ledger_is_read(tmp_path, planned):
+    (tmp_path / "ledger.jsonl").write_text(
+        '{"attempts": 1, "detail": "", "dropped": {"gaps": 1}, "frames": 9, "id": "b", "reason": "", "seconds": 0.6, '
+        '"status": "ok", "tracks": 3}\n{"file": null, "shard": 0}\n')
+    ledger = Ledger(tmp_path / "ledger.jsonl", planned)
+    assert ledger.counts.tracks == 3 and ledger.counts.seconds == 0.6 and ledger.closed == {0}
+    assert ledger.entry(1) == Entry("b", "ok", tracks=3, dropped={"gaps": 1}, frames=9, seconds=0.6)
 
 
-def test_half_written_files_are_swept(tmp_path):
-    with Workspace(config(tmp_path)) as space, Ledger(space.ledger) as ledger:
-        ledger.settle(Entry("open", "ok", tracks=1))
-    (space.root / "shards" / ".000000.tar.abc.tmp").write_bytes(b"x")
-    (space.root / "work" / "closed.npz").write_bytes(b"x")
-    (space.root / "work" / "open.npz").write_bytes(b"x")
-    with Workspace(config(tmp_path)) as space:
-        space.discard_all_but({"open"})
-    assert [p.name for p in (space.root / "work").iterdir()] == ["open.npz"]
-    assert not list((space.root / "shards").iterdir())
-    assert json.loads((space.root / "settings.json").read_text())["estimator"] == "blazepose"
+def test_reopened_sources_and_shards(tmp_path, planned):
+    path = tmp_path / "ledger.jsonl"
+    with Ledger(path, planned) as ledger:
+        ledger.settle_many((i, Entry(source.id, "failed", "network")) for i, source in enumerate(planned))
+        for shard in range(3):
+            ledger.close_shard(shard, None)
+        assert ledger.forget([5]) == [2] and ledger.forget([5]) == []
+        ledger.close_shard(2, None)
+        ledger.reopen([0, 2, 5])
+        assert ledger.closed == {2} and ledger.pending().tolist() == [0, 2]
+        assert ledger.status(5) == "forgotten" and ledger.counts.failed == 3
+    again = Ledger(path, planned)
+    assert again.counts == ledger.counts and again.closed == {2} and set(settled(again)) == set("bdef")
+    # A kill between the lines leaves open shards of settled sources, never the other way round.
+    lines = path.read_bytes().splitlines(keepends=True)
+    for count in range(12, len(lines)):
+        path.write_bytes(b"".join(lines[:count]))
+        partly = Ledger(path, planned)
+        assert not partly.closed & {planned[i].shard for i in partly.pending()}
+
+
+def test_retries_are_chosen_by_name(tmp_path, planned):
+    ledger = Ledger(tmp_path / "ledger.jsonl", planned)
+    outcomes = [("failed", "network"), ("failed", "gone"), ("failed", "rate_limited"), ("rejected", "network"),
+                ("ok", "")]
+    ledger.settle_many((i, Entry("abcde"[i], *outcome)) for i, outcome in enumerate(outcomes))
+    assert {"network", "rate_limited"} <= set(TRANSIENT) and "gone" not in TRANSIENT
+    assert ledger.select(["transient"]) == [0, 2]
+    assert ledger.select(["all"]) == [0, 1, 2]
+    assert ledger.select(["gone", "network"]) == [0, 1] and ledger.select([]) == ledger.select(["empty"]) == []
+    ledger.forget([0])
+    assert ledger.select(["transient"]) == [2]
+
+
+entries = st.builds(
+    lambda status, reason, tracks, dropped, frames, millis: Entry("", status, reason, "", tracks, dropped, frames,
+                                                                  millis / 1000, time=1),
+    st.sampled_from(["ok", "rejected", "failed"]), st.sampled_from(["", "gone", "small", "network"]), st.integers(0, 3),
+    st.dictionaries(st.sampled_from(["small", "gaps"]), st.integers(1, 3)), st.integers(0, 99), st.integers(0, 10**6))
+steps = st.lists(st.tuples(st.just("settle"), st.lists(st.tuples(st.integers(0, 5), entries), max_size=4))
+                 | st.tuples(st.just("reopen"), st.sets(st.integers(0, 5)))
+                 | st.tuples(st.just("forget"), st.integers(0, 5))
+                 | st.tuples(st.just("close"), st.integers(0, 2)), max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps)
+def test_totals_follow_whatever_happens(tmp_path_factory, done):
+    folder = tmp_path_factory.mktemp("ledger")
+    planned = plan.update(folder / "plan.jsonl", [Source(x, f"/{x}.mp4") for x in "abcdef"], 2)
+    known: dict[int, Entry] = {}
+    closed: set[int] = set()
+    with pytest.MonkeyPatch.context() as patch, Ledger(folder / "ledger.jsonl", planned) as ledger:
+        patch.setattr(os, "fsync", lambda _: None)
+        for what, value in done:
+            if what == "settle":
+                pairs = [(i, Entry(**asdict(entry) | {"id": "abcdef"[i]})) for i, entry in value]
+                ledger.settle_many(pairs)
+                known.update(pairs)
+            elif what == "reopen":
+                ledger.reopen(value)
+                opened = {i for i in value if i in known and known[i].status != "forgotten"}
+                closed -= {i // 2 for i in opened}
+                known = {i: entry for i, entry in known.items() if i not in opened}
+            elif what == "forget":
+                ledger.forget([value])
+                if value not in known or known[value].status != "forgotten":
+                    closed.discard(value // 2)
+                known[value] = Entry("abcdef"[value], "forgotten", time=ledger.entry(value).time)
+            else:
+                ledger.close_shard(value, None)
+                closed.add(value)
+    dropped = sum((Counter(entry.dropped) for entry in known.values()), Counter())
+    status = Counter(entry.status for entry in known.values())
+    for now in (ledger, Ledger(folder / "ledger.jsonl", planned)):
+        counts = now.counts
+        assert {i: now.entry(i) for i in range(6) if now.is_settled(i)} == known and now.closed == closed
+        assert (counts.ok, counts.rejected, counts.failed, counts.forgotten, counts.pending) == (
+            status["ok"], status["rejected"], status["failed"], status["forgotten"], 6 - len(known))
+        for name in ("failed", "rejected"):
+            assert getattr(counts, f"{name}_by_reason") == Counter(e.reason for e in known.values() if e.status == name)
+        assert counts.tracks == sum(entry.tracks for entry in known.values()) and counts.dropped == dropped
+        assert counts.frames == sum(entry.frames for entry in known.values())
+        assert counts.seconds == sum(round(1e3 * entry.seconds) for entry in known.values()) / 1e3
+        assert sorted(entry.id for entry in now.rows()) == sorted("abcdef"[i] for i in known)
+
+
+def test_a_full_disk_leaves_whole_lines(tmp_path, planned, monkeypatch):
+    path, write, room = tmp_path / "ledger.jsonl", os.write, 400
+
+    def meagre(file, data):
+        nonlocal room
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        taken = min(room, len(data), 100)
+        room -= taken
+        return write(file, bytes(data[:taken]))
+
+    monkeypatch.setattr(os, "write", meagre)
+    with Ledger(path, planned) as ledger:
+        ledger.settle(0, OK)
+        with pytest.raises(RunError, match=r"ledger.jsonl: cannot be written: No space left .*run again"):
+            ledger.settle_many((i, Entry("abcdef"[i], "failed", "gone")) for i in range(1, 6))
+        assert not ledger.is_settled(1)
+        room = 10_000
+        ledger.settle(2, Entry("c", "failed", "gone"))
+        assert set(settled(ledger)) == {"a", "c"}
+    assert Ledger(path, planned).pending().tolist() == [1, 3, 4, 5]
+
+
+def test_a_batch_waits_for_the_disk_once(tmp_path, planned, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    with Ledger(tmp_path / "ledger.jsonl", planned) as ledger:
+        ledger.settle_many((i, Entry("abcdef"[i], "failed", "gone")) for i in range(6))
+        assert len(synced) == 1
+    assert len([json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]) == 6

@@ -9,7 +9,7 @@ from email.utils import format_datetime
 
 from harvest.address import canonical, identify
 from harvest.config import Harvest
-from harvest.plan import Source
+from harvest.sources import Source
 from tests.harvest import fakes
 
 LICENCE = "https://creativecommons.org/licenses/by/4.0/"

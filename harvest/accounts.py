@@ -1,0 +1,31 @@
+"""The accounts of an output folder: summary, attribution and report, told again from its ledger and its shards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harvest import attribution, holdings, report, summary
+from harvest.ledger import Ledger
+from harvest.plan import Plan
+from harvest.tally import Tally
+from harvest.workspace import Workspace
+
+
+def settle(space: Workspace, planned: Plan, ledger: Ledger, run: Mapping[str, Any] | None = None,
+           provenance: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Bring the files in line, if anything has changed, and give the counts.
+
+    ``run`` are the figures of a run that did something, and ``provenance`` is what made its poses; without them those
+    of the last one stay. Raises InputError for a damaged shard.
+    """
+    before = summary.read(space.summary)
+    counts = summary.summarise(len(planned), Tally.of(ledger.rows()), holdings.count(space.root),
+                               provenance or before.get("provenance", {}))
+    told = dict(run or before.get("run", {}))
+    # A killed run leaves a summary older than its ledger, so the next must write it even if it settles nothing.
+    if before != {**counts, "run": told} or not space.report.exists():
+        summary.write(space.summary, counts, told)
+        attribution.write(space.root)
+        report.write(space.root, planned, ledger.rows())
+    return counts
