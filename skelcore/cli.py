@@ -22,6 +22,8 @@ COMMANDS = {
     "encoders": ("skelcore.costs", "what each encoder costs: parameters, MACs, clips/s here"),
     "import-weights": ("skelcore.import_weights", "weights of PYSKL and its family -> checkpoint"),
     "export-weights": ("skelcore.export_weights", "checkpoint -> weights in PYSKL's naming"),
+    "harvest-report": ("harvest.report", "what a harvest took in, what failed and why, as one page"),
+    "forget": ("harvest.forget", "remove sources from a harvest for good"),
     "doctor": ("harvest.doctor", "what works on this machine, and how to mend what does not"),
 }
 
