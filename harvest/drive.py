@@ -7,14 +7,13 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayError
 
 from harvest import fetch, scratch
-from harvest.config import BOOTSTRAP, Harvest
+from harvest.config import Harvest
 from harvest.schedule import Schedule
 from harvest.sources import Source
 from harvest.video import Outcome
@@ -25,6 +24,8 @@ _MOST_DEATHS = 2
 _POLL_SECONDS = 0.5
 _START_SECONDS = 300
 _TELL_SECONDS = 2.0
+_HIRE_SECONDS = 1800  # on a cluster, whose machines may first have to be hired and set up
+_CLUSTER = "RAY_ADDRESS"  # set by `ray job submit`, and by run.py where `ray submit` has put it
 _FETCH_GRACE = 60.0  # beyond limits.fetch_seconds, which a fetch should notice itself
 _NODE_SECONDS = 2.0  # Ray may notice the death of a worker a moment before that of its node
 
@@ -94,12 +95,12 @@ def drive(config: Harvest, sources: Sequence[Source], wanted: Iterable[int], set
 
 
 def _connect(config: Harvest) -> bool:
-    """Join the cluster that this machine heads or the environment names, else start Ray here, for us alone."""
+    """Join the cluster that the environment names, else start Ray here, for us alone."""
     if ray.is_initialized():
         return False
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "critical"}
     try:
-        if os.environ.get("RAY_ADDRESS") or Path(BOOTSTRAP).expanduser().exists():
+        if os.environ.get(_CLUSTER):
             ray.init(address="auto", **common)
         else:
             # "local" never joins another Ray on this machine. Without a number Ray counts the CPUs that this
@@ -219,8 +220,10 @@ class _Pool:
                 self._answer(reference)
         if self._hands:
             self._workless_since = time.monotonic()
-        elif time.monotonic() - self._workless_since > _START_SECONDS:
-            raise RunError(f"no worker within {_START_SECONDS} s: the cluster has no free CPU")
+            return
+        patience = _HIRE_SECONDS if os.environ.get(_CLUSTER) else _START_SECONDS
+        if time.monotonic() - self._workless_since > patience:
+            raise RunError(f"no worker within {patience} s: Ray has too few free CPUs, GPUs or bytes for one")
 
     def _answer(self, reference: Any) -> None:
         hand, take = self._calls.pop(reference)

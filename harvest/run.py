@@ -1,11 +1,12 @@
 """Harvest poses from videos: python harvest/run.py configs/harvest.yaml [key=value ...]
 
-Without CONFIG the job is read from the cluster file that `ray submit` leaves on the head node.
+`ray submit` runs it without CONFIG: the job is then read from the cluster file left on the head node.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -130,8 +131,12 @@ def _named(config: Harvest) -> Iterator[Source]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     bootstrap = Path(BOOTSTRAP).expanduser()
+    # Only where `ray submit` has put this file: a cluster file left on a workstation is nobody's job.
+    submitted = bootstrap.exists() and Path(__file__).resolve().parent == bootstrap.parent.resolve()
+    if submitted:
+        os.environ.setdefault("RAY_ADDRESS", "auto")
     return command.run(sys.argv[1:] if argv is None else argv, Harvest, (__doc__ or "").strip(), describe, harvest,
-                       section=("metadata", "harvest"), default_file=str(bootstrap) if bootstrap.exists() else None)
+                       section=("metadata", "harvest"), default_file=str(bootstrap) if submitted else None)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,9 @@ from contextlib import suppress
 
 import pytest
 
+from harvest import drive
+from harvest.config import Harvest
+from skelcore.errors import RunError
 from tests.harvest import fakes, web
 from tests.harvest.test_run import BLOBS, content, finish, ledger, ledger_lines, start
 from tests.paths import ROOT
@@ -27,6 +30,19 @@ def workers_of(driver: int) -> list[int]:
         more = {int(pid) for pid, parent, _ in rows if int(parent) in family} - family
         family, grown = family | more, bool(more)
     return [int(pid) for pid, _, args in rows if int(pid) in family and args.startswith("ray::Actor")]
+
+
+@pytest.mark.parametrize(("address", "patience"), [("", 300), ("auto", 1800)])
+def test_a_cluster_has_longer_to_hire_its_machines(monkeypatch, address, patience):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(drive.ray, "wait", lambda *waiting, **how: ([], []))
+    pool = drive._Pool(Harvest(sources=["a"], output="b"), [], lambda *settled: None)
+    pool._starting[object()] = object()
+    pool._workless_since -= patience - 60
+    pool._listen()
+    pool._workless_since -= 61
+    with pytest.raises(RunError, match=f"no worker within {patience} s"):
+        pool._listen()
 
 
 @pytest.mark.slow

@@ -290,20 +290,17 @@ def test_the_job_inside_a_cluster_file(tmp_path, monkeypatch, capsys):
     (tmp_path / "ray_bootstrap_config.yaml").write_text(json.dumps(cluster))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "__file__", str(tmp_path / "run.py"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert run.main(["--dry-run"]) == 0
+    assert os.environ.pop("RAY_ADDRESS") == "auto"
     assert "1 sources" in capsys.readouterr().out
 
 
 def test_shipped_configs():
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
     from harvest.config import Harvest
     from skelcore import config
 
-    cluster = yaml.safe_load((ROOT / "configs" / "harvest.yaml").read_text())
-    validate_config(prepare_config(cluster))
-    assert not any("ray stop" in command for command in
-                   [*cluster["head_start_ray_commands"], *cluster["worker_start_ray_commands"]])
     for path in [ROOT / "configs" / "harvest.yaml", *(ROOT / "configs" / "harvest").glob("*.yaml")]:
         config.load(Harvest, path, section=("metadata", "harvest"))
 
