@@ -115,6 +115,25 @@ def test_a_working_folder_stays_far_below_rays_limit(tmp_path):
         assert names == {".gitignore", ".rayignore", "harvest/run.py", "videos/a.mp4"}
 
 
+@pytest.mark.slow
+def test_a_failed_set_up_leaves_the_login_shell_alone(tmp_path):
+    """Without an index nothing can be installed."""
+    (tmp_path / "skelshot").mkdir()
+    for name in ("pyproject.toml", "constraints.txt", "README.md"):
+        shutil.copy(ROOT / name, tmp_path / "skelshot")
+    without = tmp_path / "bin" / "python"
+    without.parent.mkdir()
+    without.write_text("#!/bin/sh\nexit 1\n")
+    without.chmod(0o755)
+    command, = load(LOCAL)["setup_commands"]
+    assert " -C " not in command, "pip 23.0, that of Debian 12, knows --config-settings by its long name alone"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=120, env={
+        "HOME": str(tmp_path), "PATH": f"{without.parent}:{RAY.parent}:/usr/bin:/bin", "PIP_NO_INDEX": "1",
+        "PIP_CONFIG_FILE": os.devnull})
+    assert done.returncode and "No matching distribution found for setuptools" in done.stderr, done.stderr
+    assert not (tmp_path / ".bashrc").exists()
+
+
 # --- a cluster of this machine alone
 
 
@@ -270,7 +289,7 @@ def sshd(cluster, tmp_path):
              "-o", "UserKnownHostsFile=/dev/null", "-o", f"ProxyCommand={proxy}", "-i", key,
              f"{getpass.getuser()}@127.0.0.1", "true"], capture_output=True, text=True, timeout=60)
         if tried.returncode:
-            pytest.skip(f"sshd lets this account not in: {tried.stderr.strip()[-200:]}")
+            pytest.skip(f"sshd does not let this account in: {' '.join(tried.stderr.split())[:200]}")
         yield {"ssh_user": getpass.getuser(), "ssh_private_key": key, "ssh_proxy_command": proxy}
     finally:
         if made:
