@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from harvest.estimators.config import HOW, Choice
 from harvest.reasons import FAILURES
 from skelcore.config import Config, digest
 
@@ -23,6 +24,8 @@ OWN_OPTIONS = {"outtmpl", "paths", "logger", "progress_hooks", "match_filter", "
 # What may differ between two runs into one output folder.
 _FREE = {"sources", "playlists", "output", "workers", "worker", "shard_size", "limits", "fetch", "politeness", "law",
          "retry"}
+# Of an estimator only how its models run.
+_LEFT_OUT: dict[str, bool | set[str]] = {**dict.fromkeys(_FREE, True), "estimator": HOW}
 
 
 class Limits(Config):
@@ -123,7 +126,7 @@ class Harvest(Config):
     playlists: list[str] = Field([], description="URLs of playlists, channels and feeds, each video of which is a "
                                  "source; looked up at every start of the command")
     output: str = Field(min_length=1, description="folder that receives plan, ledger, shards and summary")
-    estimator: str = Field("blazepose", description="pose model, or module:Class for your own")
+    estimator: Choice = Field("blazepose", description="pose model: blazepose, module:Class for your own, or a mapping")
     layout: str = Field("coco17", description="joint layout of the shards")
     fps: float = Field(15.0, gt=0, le=240, description="frame rate of the poses; slower videos keep their own")
     detect_every: int = Field(5, ge=1, description="frames between two passes of the person detector")
@@ -170,9 +173,9 @@ class Harvest(Config):
 
     def settings(self) -> dict[str, Any]:
         """What decides the content of a block: it must not change within one output folder."""
-        return self.model_dump(mode="json", exclude=_FREE)
+        return self.model_dump(mode="json", exclude=_LEFT_OUT)
 
     @property
     def fingerprint(self) -> str:
         """Hash of ``settings``."""
-        return digest(self, exclude=_FREE)
+        return digest(self, exclude=_LEFT_OUT)

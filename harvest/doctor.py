@@ -78,6 +78,13 @@ def _faiss() -> Finding:
     return Finding("faiss", True, f"{faiss.__version__}, {'GPU' if hasattr(faiss, 'StandardGpuResources') else 'CPU'}")
 
 
+def _onnx() -> Finding:
+    import onnxruntime
+
+    there = [name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()]
+    return Finding("ONNX (optional)", True, f"onnxruntime {onnxruntime.__version__}, {', '.join(there)}", needed=False)
+
+
 def _mmpose() -> Finding:
     return Finding("MMPose (optional)", True, metadata.version("mmpose"), needed=False)
 
@@ -91,7 +98,8 @@ CHECKS: dict[str, tuple[Callable[[], Finding], str]] = {
     "Ray": (_ray, "pip install 'ray[default]'"),
     "yt-dlp": (_ytdlp, "pip install -U yt-dlp"),
     "faiss": (_faiss, "pip install faiss-cpu"),
-    "MMPose (optional)": (_mmpose, "pip install 'skelshot[mmpose]'"),
+    "ONNX (optional)": (_onnx, "pip install onnxruntime"),
+    "MMPose (optional)": (_mmpose, "make mmpose"),
 }
 
 

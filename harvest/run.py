@@ -60,8 +60,9 @@ class _Run:
         if not wanted:
             return
         # Built once here, so that a wrong name or missing weights end the command before Ray starts.
-        estimator = estimators.build(self._config.estimator, self._config.layout)
-        _check(estimator, self._config.estimator)
+        chosen = self._config.estimator
+        estimator = estimators.build(chosen, self._config.layout)
+        _check(estimator, chosen if isinstance(chosen, str) else chosen.name)
         self._provenance = {"harvest": self._config.fingerprint, **estimator.provenance}
         from harvest.drive import drive
 

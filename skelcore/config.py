@@ -55,7 +55,7 @@ def build(cls: type[C], values: Mapping[str, Any], where: str) -> C:
         raise InputError(f"{where}: " + "; ".join(_explain(cls, detail) for detail in error.errors())) from None
 
 
-def digest(config: Config, exclude: set[str] | None = None) -> str:
+def digest(config: Config, exclude: set[str] | Mapping[str, bool | set[str]] | None = None) -> str:
     """Short hash of a configuration's content, equal on every platform."""
     text = json.dumps(config.model_dump(mode="json", exclude=exclude), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

