@@ -9,16 +9,16 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from harvest.estimators.session import Session
+from harvest.estimators.session import Session, planes
 from skelcore.errors import InputError
 
 _PERSON = 0  # in COCO's order of classes, and in models of persons alone
 _GREY = 114
 _STRIDES = ((8, 16, 32), (8, 16, 32, 64))
 _MOST = 300  # candidates that enter the suppression of one frame
-# RTMDet's normalisation, of B, G, R as it was trained.
-_MEAN = np.array([103.53, 116.28, 123.675], np.float32)
-_STD = np.array([57.375, 57.12, 58.395], np.float32)
+# What is taken off B, G, R and what divides them: RTMDet's as it was trained, and YOLOX's, which is nothing.
+_NORM = np.array([[103.53, 116.28, 123.675], [57.375, 57.12, 58.395]], np.float32)
+_PLAIN = np.array([[0, 0, 0], [1, 1, 1]], np.float32)
 
 
 class Detector:
@@ -36,12 +36,12 @@ class Detector:
         if len(shapes) == 1 and len(shapes[0]) == 3 and shapes[0][2] > 5:
             grid = _grid_of(shapes[0][1], session.size)
             if grid is not None and kind != "rtmdet":
-                self._normalised = False
+                self._norm = _PLAIN
                 self._raw = is_raw(session.trial[0][0], *grid)
                 self._grid = grid
                 return
         if len(shapes) == 2 and len(shapes[0]) == 3 and shapes[0][2] == 5 and shapes[1] == shapes[0][:2]:
-            self._normalised = kind != "yolox"
+            self._norm = _PLAIN if kind == "yolox" else _NORM
             return
         raise InputError(f"{session.name}: its outputs are {session.outputs}, in a trial {shapes}; expected a YOLOX "
                          f"grid (N, cells of strides 8, 16, 32, 5 + classes) or dets (N, K, 5) and labels (N, K)"
@@ -52,10 +52,8 @@ class Detector:
         if not len(frames):
             return []
         boxed = [letterbox(frame, self._session.size) for frame in frames]
-        images = np.stack([image[..., ::-1] for image, _ in boxed]).astype(np.float32)
-        if self._normalised:
-            images = (images - _MEAN) / _STD
-        outputs = self._session(images.transpose(0, 3, 1, 2))
+        images = np.stack([image for image, _ in boxed])[..., ::-1]
+        outputs = self._session(planes(images, *self._norm))
         height, width = frames.shape[1:3]
         found = []
         for i, (_, scale) in enumerate(boxed):

@@ -14,7 +14,7 @@ from harvest.estimators import download, topdown
 from harvest.estimators.config import DetectorConfig, OnnxConfig
 from harvest.estimators.detectors import Detector
 from harvest.estimators.download import Weights
-from harvest.estimators.session import Session
+from harvest.estimators.session import Session, planes
 from harvest.estimators.twostage import TwoStage
 from skelcore.errors import InputError
 
@@ -63,8 +63,7 @@ class OnnxPose:
         self._mean, self._std = np.array(mean, np.float32), np.array(std, np.float32)
 
     def __call__(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        images = ((crops - self._mean) / self._std).transpose(0, 3, 1, 2)
-        outputs = self._session(images)
+        outputs = self._session(planes(crops, self._mean, self._std))
         if self.reading == "simcc":
             return topdown.simcc(outputs[0], outputs[1], self.size)
         return topdown.heatmaps(outputs[0], self.size, self.reading)
