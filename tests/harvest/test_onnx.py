@@ -1,6 +1,7 @@
 """The backend onnx: detectors and pose models whose answers are known, a real detector, and refusals."""
 
 import pickle
+import re
 from itertools import islice
 
 import av
@@ -9,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import yaml
 from ai_edge_litert.interpreter import Interpreter
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,7 +28,7 @@ from harvest.estimators.topdown import Crops, heatmaps, simcc
 from skelcore import config as configs
 from skelcore.errors import InputError
 from tests.harvest.graphs import Boxes, Dots, dotted, export
-from tests.paths import DATA, need
+from tests.paths import DATA, ROOT, need
 
 YOLOX = DATA / "models" / "yolox_nano_416_coco80.onnx"
 SIZE = (256, 192)
@@ -417,6 +419,21 @@ def test_configurations_in_full():
     assert "estimator.name=mmpose" in configs.schema(Harvest)
     with pytest.raises(ValidationError):
         OnnxConfig(detector="a", pose="b", detector_size=(8, 8))
+
+
+def test_the_examples_of_the_documentation_are_configurations():
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "estimators.md").read_text(), re.S)
+    assert [configs.build(Harvest, {"sources": ["a"], "output": "b", **yaml.safe_load(block)}, "test").estimator.name
+            for block in blocks] == ["onnx", "mmpose"]
+
+
+def test_how_a_model_runs_is_not_what_it_answers():
+    def fingerprint(**options):
+        estimator = {"name": "onnx", "detector": "a", "pose": "b", **options}
+        return configs.build(Harvest, {"sources": ["a"], "output": "b", "estimator": estimator}, "test").fingerprint
+
+    assert fingerprint() == fingerprint(threads=3, batch=2, providers=["cpu"])
+    assert len({fingerprint(), fingerprint(pose="c"), fingerprint(min_score=0.5), fingerprint(heatmap="udp")}) == 4
 
 
 @pytest.mark.parametrize("name", ["onnx", "mmpose", "nothing"])
