@@ -5,7 +5,6 @@ The models of MMPose are RTMPose (Jiang et al., arXiv 2303.07399) and its kin, e
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,7 @@ def detector(config: DetectorConfig) -> tuple[Detector, dict[str, Any]]:
     """The person detector of a two-stage backend, and what is told of it in the shards."""
     weights = download.load(config.detector, config.detector_sha256)
     session = _session(config, weights, config.detector_size)
-    provenance = {"models": {f"detector {weights.name}": weights.sha256}, "runtime": f"onnxruntime {_version()}",
+    provenance = {"models": {f"detector {weights.name}": weights.sha256}, "runtime": session.runtime,
                   "provider": session.providers[0]}
     return Detector(session, config.detector_kind, config.min_score, config.nms), provenance
 
@@ -75,12 +74,3 @@ class OnnxPose:
 
 def _session(config: DetectorConfig, weights: Weights, size: tuple[int, int] | None) -> Session:
     return Session(weights, config.providers, config.threads, size, config.batch)
-
-
-def _version() -> str:
-    for package in ("onnxruntime", "onnxruntime-gpu"):
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            continue
-    return "unknown"

@@ -33,7 +33,7 @@ class Session:
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other workers want the cores
         options.log_severity_level = 3
-        self.name = weights.name
+        self.name, self.runtime = weights.name, f"onnxruntime {onnxruntime.__version__}"
         chosen = _available(onnxruntime.get_available_providers(), providers)
         if chosen[0] != _PROVIDERS["cpu"]:
             onnxruntime.preload_dlls()  # CUDA's libraries as pip installs them, torch's own among them
