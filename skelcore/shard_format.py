@@ -39,6 +39,7 @@ SCHEMA = 1
 LOW, SPAN, TOP = -0.25, 1.5, 65535
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")  # 90 and ".pose.npy" fit the 100 characters of a ustar name
 _JSON, _POSE = ".json", ".pose.npy"
+_NUMBERS = 2**24  # float32, in which the index keeps quality, holds whole numbers exactly up to here
 # numpy reads an npy header as Python source.
 _BAD_HEADER = (ValueError, TypeError, SyntaxError, tokenize.TokenError, MemoryError, RecursionError, OverflowError)
 
@@ -161,14 +162,30 @@ def encode(block: Block) -> tuple[bytes, bytes]:
 def decode(entry: Entry) -> Block:
     """The block of a tar entry, its joints dequantised."""
     document, layout = entry.document, layouts.get(entry.document.layout)
+    told = [track.quality.get("track") for track in document.tracks]
+    known = [each if isinstance(each, int | float) and 0 <= each < _NUMBERS else np.nan for each in told]
+    numbers = track_numbers(np.array(known, np.float32), np.zeros(len(told), np.int64))
     sequences = []
-    for number, track in enumerate(document.tracks):
+    for number, track in zip(numbers.tolist(), document.tracks, strict=True):
         records = entry.records[track.offset:track.offset + track.persons * track.frames]
         keypoints, scores = dequantise(records.reshape(track.persons, track.frames), document.size)
         sequences.append(PoseSequence(keypoints, scores, layout, document.size, document.fps,
                                       f"{entry.key}/{number:04d}", meta={"start": track.start}))
     return Block(entry.key, sequences, [track.quality for track in document.tracks], document.source,
                  document.provenance)
+
+
+def track_numbers(told: np.ndarray, block: np.ndarray) -> np.ndarray:
+    """Numbers (n,) int64 by which tracks of ``block`` (n,), which does not fall, are known in their videos.
+
+    ``told`` (n,) is what their quality calls ``track``, NaN where it does not: it stays what it is when tracks come and
+    go. Where it is not rising whole numbers throughout a block, positions in the block take its place.
+    """
+    good = (told >= 0) & (told < _NUMBERS) & (told == np.floor(told))
+    good[1:] &= (np.diff(told) > 0) | (np.diff(block) > 0)
+    bad = np.bincount(block, ~good) > 0
+    position = np.arange(len(block)) - np.searchsorted(block, block)
+    return np.where(bad[block], position, told).astype(np.int64)
 
 
 def member_names(key: str) -> tuple[str, str]:

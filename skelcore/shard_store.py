@@ -43,18 +43,17 @@ class Shard:
 
 
 class Names(LazyNames):
-    """The ids ``KEY/0000`` of all tracks or, without ``first``, their keys."""
+    """The ids ``KEY/0000`` of all tracks or, without their ``numbers``, their keys."""
 
-    def __init__(self, keys: np.ndarray, block: np.ndarray, first: np.ndarray | None = None) -> None:
-        self._keys, self._block, self._first = keys, block, first
+    def __init__(self, keys: np.ndarray, block: np.ndarray, numbers: np.ndarray | None = None) -> None:
+        self._keys, self._block, self._numbers = keys, block, numbers
 
     def __len__(self) -> int:
         return len(self._block)
 
     def _name(self, index: int) -> str:
-        block = self._block[index]
-        key: str = self._keys[block].decode()
-        return key if self._first is None else f"{key}/{index - self._first[block]:04d}"
+        key: str = self._keys[self._block[index]].decode()
+        return key if self._numbers is None else f"{key}/{self._numbers[index]:04d}"
 
 
 class ShardStore:
@@ -62,7 +61,7 @@ class ShardStore:
 
     Beside the protocol: ``frames``, ``persons`` (n,) and ``start`` (n,) seconds of the tracks, ``quality`` (name ->
     (n,) float32, NaN where absent), ``shards`` (name -> sha256) in their order, ``ignored`` (file -> why it was not
-    read). Memory is the index, some 40 bytes a track; it pickles to other processes, which map the files anew. Raises
+    read). Memory is the index, some 44 bytes a track; it pickles to other processes, which map the files anew. Raises
     InputError for shards in different layouts, for a key in two shards and for a set without tracks; reading raises
     RunError for a shard that has vanished or changed since it was opened.
     """
@@ -101,7 +100,8 @@ class ShardStore:
         self.classes, block_label = _codes([index.label for index in indexes])
         self.labels = block_label[self._block]
         self.split_names, self._split = _codes([index.split for index in indexes])
-        self.ids = Names(self._key, self._block, np.searchsorted(self._block, np.arange(len(self._key))))
+        told = self.quality.get("track", np.full(len(self), np.nan, np.float32))
+        self.ids = Names(self._key, self._block, shard_format.track_numbers(told, self._block).astype(np.int32))
         self.groups = Names(self._key, self._block)
         self._maps: dict[int, tuple[mmap.mmap, np.ndarray]] = {}
         self._scratch, self._read = Scratch(), 0

@@ -128,6 +128,18 @@ def test_manifest_and_documents_say_what_is_inside(shard):
     np.testing.assert_allclose(track.box, [*seen.min(0), *seen.max(0)], atol=0.01)
 
 
+def test_tracks_keep_their_numbers_when_others_are_taken_out(tmp_path):
+    told = {"kept": [1, 4, 16777215], "twice": [2, 2], "falls": [3, 1], "half": [0.5, 1], "silent": [None, 7],
+            "huge": [2**24, 2**24 + 1], "text": ["1", "2"], "below": [-1, 0]}
+    blocks = [replace(block(key, len(numbers)), quality=[{} if n is None else {"track": n} for n in numbers])
+              for key, numbers in told.items()]
+    shards.write(tmp_path / "a.tar", blocks)
+    ids = [f"{key}/{number:04d}" for key, numbers in sorted(told.items())
+           for number in (numbers if key == "kept" else range(2))]
+    assert list(shards.read(tmp_path / "a.tar").ids) == ids
+    assert [each.id for found in shards.stream(tmp_path / "a.tar") for each in found.sequences] == ids
+
+
 def test_plain_numpy_and_webdataset_read_the_tar(tmp_path, shard):
     samples = list(webdataset.WebDataset(str(shard), shardshuffle=False).decode())
     assert [sample["__key__"] for sample in samples] == ["one", "two-b", "two"]
