@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os.path
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -48,8 +48,11 @@ class Worker(Config):
 
 
 class Gates(Config):
-    """Thresholds that a track must pass to be kept; see gates.py for what each number means."""
+    """Thresholds that a track must pass to be kept, a preset's or one by one; see quality.py for the numbers."""
 
+    preset: Literal["strict", "default", "all"] = Field(
+        "default", exclude=True, description="where thresholds that are not given come from; `gates: strict` is short "
+        "for it; strict: for clean corpora; all: keeps every track")
     min_seconds: float = Field(0.6, ge=0, description="too_short: shortest track")
     min_frames: int = Field(5, ge=1, description="too_short: fewest observed frames")
     min_observed: float = Field(0.6, ge=0, le=1, description="gaps: share of frames in which the person was seen")
@@ -62,6 +65,38 @@ class Gates(Config):
     min_height: float = Field(0.15, ge=0, description="small: median height of the person over that of the frame")
     min_pixels: float = Field(40, ge=0, description="small: median height of the person in pixels")
     min_motion: float = Field(0.002, ge=0, description="frozen: spread of the joints over the person's height")
+    max_jitter: float | None = Field(0.1, ge=0, description="jitter: second difference over the height; null: any")
+    max_teleport: float | None = Field(0.4, ge=0, description="teleport: step of the body over its height, a frame")
+    max_flip: float = Field(0.1, ge=0, le=1, description="flip: share of steps in which left and right swap")
+    max_limb_drift: float | None = Field(0.65, ge=0, description="limb_drift: variation of the limbs' lengths")
+    max_limb_ratio: float | None = Field(2.0, ge=1, description="limb_drift: longer over shorter of left and right")
+    max_full_frame: float = Field(0.95, ge=0, le=1, description="hallucinated: share of the frame that a pose spans")
+    max_crowd: int | None = Field(12, ge=1, description="crowd: most persons at once in the video")
+
+    _PRESETS: ClassVar[dict[str, dict[str, float | None]]] = {
+        "default": {},
+        "strict": {"min_seconds": 2.0, "min_frames": 24, "min_observed": 0.8, "min_presence": 0.95, "min_detected": 0.5,
+                   "min_score": 0.75, "min_complete": 0.7, "max_outside": 0.1, "min_height": 0.2, "min_pixels": 90,
+                   "min_motion": 0.005, "max_jitter": 0.05, "max_teleport": 0.25, "max_flip": 0.03,
+                   "max_limb_drift": 0.4, "max_limb_ratio": 1.5, "max_full_frame": 0.9, "max_crowd": 8},
+        "all": {"min_seconds": 0.0, "min_frames": 1, "min_observed": 0.0, "min_presence": 0.0, "min_detected": 0.0,
+                "min_score": 0.0, "min_complete": 0.0, "max_outside": 1.0, "min_height": 0.0, "min_pixels": 0,
+                "min_motion": 0.0, "max_jitter": None, "max_teleport": None, "max_flip": 1.0, "max_limb_drift": None,
+                "max_limb_ratio": None, "max_full_frame": 1.0, "max_crowd": None},
+    }
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_preset(cls, value: Any) -> Any:
+        value = {"preset": value} if isinstance(value, str) else value
+        if not isinstance(value, dict):
+            return value
+        name = str(value.get("preset", "default"))
+        if name not in cls._PRESETS:
+            near = get_close_matches(name, cls._PRESETS, 1)
+            raise ValueError(f"unknown preset {name!r}; "
+                             + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(cls._PRESETS)}"))
+        return {**cls._PRESETS[name], **value}
 
 
 class Fetch(Config):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harvest import decode, gates
+from harvest import decode, quality
 from harvest.estimators import Estimator, People, Poses, build
 from harvest.reasons import VideoError
 from harvest.track import Track, Tracker, distinct, iou
@@ -36,7 +36,7 @@ def extract(path: str | Path, estimator: Estimator, fps: float = 15.0, detect_ev
     """Person tracks of a video, one PoseSequence (1, T, V, 2) each, in pixels of the video as displayed.
 
     Frames in which a person was not seen have score 0. ``meta["start"]`` is the second at which the track begins,
-    ``meta["quality"]`` its measured numbers (gates.measure). Nobody in view gives an empty list; a video that cannot
+    ``meta["quality"]`` its measured numbers (quality.measure). Nobody in view gives an empty list; a video that cannot
     be read raises VideoError with a named reason.
     """
     return scan(path, estimator, fps, detect_every, short_side, max_seconds, max_persons).sequences
@@ -124,7 +124,7 @@ def _sequence(track: Track, estimator: Estimator, size: tuple[int, int], rate: f
     keypoints[0, at], scores[0, at] = np.stack(track.keypoints), np.stack(track.scores)
     sequence = PoseSequence(keypoints, scores, estimator.layout, size, rate, name)
     passes = [agreed for agreed in track.detected if agreed is not None]
-    quality = gates.measure(sequence, presence=float(np.mean(track.presence)),
-                            detected=float(np.mean(passes)) if passes else 1.0)
-    sequence.meta.update(start=round(first / rate, 4), quality=quality)
+    numbers = quality.measure(sequence, presence=float(np.mean(track.presence)),
+                              detected=float(np.mean(passes)) if passes else 1.0)
+    sequence.meta.update(start=round(first / rate, 4), quality=numbers)
     return sequence

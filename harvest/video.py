@@ -19,8 +19,8 @@ from skelcore.sequence import PoseSequence
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a source gave: kept ``sequences``, ``dropped`` ones and their numbers and reasons in ``rejected``, the
-    block's ``origin``, and the seconds that its host asks us to ``wait``."""
+    """What a source gave: kept ``sequences``, the ``rejected`` tracks' numbers and, in the same order, the poses of
+    these, ``dropped``; the block's ``origin``, and the seconds that its host asks us to ``wait``."""
 
     status: Status
     reason: str = ""
@@ -33,6 +33,7 @@ class Outcome:
     frames: int = 0
     seconds: float = 0.0
     wait: float | None = None
+    dropped: list[PoseSequence] = field(default_factory=list)
 
 
 def estimate(source: Source, file: Fetched, config: Harvest, estimator: Estimator) -> Outcome:
@@ -59,8 +60,8 @@ def _judged(source: Source, config: Harvest, estimator: Estimator, found: extrac
     dropped: list[PoseSequence] = []
     rejected: list[dict[str, Any]] = []
     for number, sequence in enumerate(found.sequences):
-        numbers = sequence.meta["quality"]
-        numbers["track"] = number
+        # By this number a track is known in its video, whichever of the others are kept.
+        numbers = sequence.meta["quality"] = {"track": number, **sequence.meta["quality"]}
         reason = gates.judge(numbers, config.gates)
         if reason is None:
             kept.append(sequence)
@@ -68,14 +69,10 @@ def _judged(source: Source, config: Harvest, estimator: Estimator, found: extrac
             dropped.append(sequence)
             rejected.append({"source": source.id, "reason": reason, "start": sequence.meta["start"], **numbers})
     status: Status = "ok" if kept else "rejected"
-    return Outcome(status, "" if kept else _main_reason(rejected), "", kept, dropped,
-                   _origin(source, info), {"harvest": config.fingerprint, **estimator.provenance}, rejected,
-                   found.frames, round(found.seconds, 3))
-
-
-def _main_reason(rejected: list[dict[str, Any]]) -> str:
-    """Why a whole video was rejected: for what its longest track was."""
-    return max(rejected, key=lambda track: track["frames"])["reason"] if rejected else "no_person"
+    reason = "" if kept else gates.main_reason((track["reason"], track["frames"]) for track in rejected)
+    return Outcome(status, reason, "", kept, _origin(source, info),
+                   {"harvest": config.fingerprint, **estimator.provenance}, rejected, found.frames,
+                   round(found.seconds, 3), dropped=dropped)
 
 
 def _origin(source: Source, info: dict[str, str]) -> dict[str, Any]:

@@ -151,6 +151,8 @@ def _override(cls: type[Config], values: dict[str, Any], override: str) -> None:
     *parents, last = key.split(".")
     for parent in parents:
         inner = values.get(parent)
+        if isinstance(inner, str):
+            raise InputError(f"override {override!r}: {parent} is {inner!r} already, and a part would replace it all")
         values[parent] = inner = dict(inner) if isinstance(inner, dict) else {}
         values = inner
     try:

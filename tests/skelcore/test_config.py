@@ -88,6 +88,7 @@ def test_section_is_used_where_the_file_has_it(tmp_path: Path) -> None:
     ("epochs", "must read key=value"),
     ("=3", "must read key=value"),
     ("data=*.tar", "not valid YAML; quote it"),
+    ("data.part=3", "data is 'x' already"),
 ])
 def test_wrong_overrides_are_explained(override: str, said: str) -> None:
     assert said in fails(None, ["data=x", override])
