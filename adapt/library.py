@@ -25,7 +25,7 @@ VideoError = harvest.extract.VideoError  # a video that cannot be read
 
 VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".flv",
                     ".wmv", ".3gp", ".ogv"})
-_VERSION = 1  # of what extraction does; another one leaves old entries of the cache alone
+_VERSION = 2  # of what extraction does; another one leaves old entries of the cache alone
 
 
 class Poses(Config):

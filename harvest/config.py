@@ -166,6 +166,8 @@ class Harvest(Config):
     fps: float = Field(15.0, gt=0, le=240, description="frame rate of the poses; slower videos keep their own")
     detect_every: int = Field(5, ge=1, description="frames between two passes of the person detector")
     max_persons: int = Field(8, ge=1, description="most persons estimated in one frame, the surest first")
+    interactions: Literal["together", "apart"] = Field(
+        "together", description="two persons who stay close to each other: one sample of both, or one each")
     short_side: int = Field(720, ge=64, description="larger frames are first scaled down to this short side")
     workers: int | None = Field(None, ge=1, description="estimating processes; default: all CPUs that Ray may use")
     worker: Worker = Worker.model_validate({})

@@ -24,6 +24,8 @@ _LONGEST_STILL = 10.0
 _REORDER = 8
 _MOST_BAD_PACKETS = 0.1
 _WIDEST = 16384
+# Seconds before a clip from which it is quicker to seek than to decode.
+_WORTH_A_SEEK = 2.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,14 @@ class Chunk:
     scale: tuple[float, float]
 
 
+class _Window(NamedTuple):
+    """The seconds of the video that are wanted, and how many may be."""
+
+    start: float
+    end: float
+    most: float
+
+
 class _Shapes(NamedTuple):
     """(height, width) as displayed and as converted, both before rotation."""
 
@@ -48,35 +58,45 @@ class _Shapes(NamedTuple):
 
 
 def chunks(path: str | Path, fps: float, short_side: int = 720, max_seconds: float = float("inf"),
-           length: int = 16) -> Iterator[Chunk]:
+           length: int = 16, clip: tuple[float, float] | None = None) -> Iterator[Chunk]:
     """Decode ``path`` to ``fps`` frames a second, each tick showing the frame nearest to it in time.
 
     A video that is slower keeps its own rate: repeated frames would be invented observations. Rotation and
-    non-square pixels are applied; frames whose short side exceeds ``short_side`` are scaled down to it. Raises
-    VideoError (missing, unreadable, empty, corrupt, audio_only, too_long, invalid).
+    non-square pixels are applied; frames whose short side exceeds ``short_side`` are scaled down to it. ``clip`` is
+    the first second and the one before which to stop (inf: the end), counted from the first frame of the video; tick 0
+    is then the clip's first, and ``max_seconds`` limits the clip. Raises VideoError (missing, unreadable, empty,
+    corrupt, audio_only, too_long, invalid), ValueError for a clip that is no stretch of time.
     """
-    path = Path(path)
+    start, end = (0.0, float("inf")) if clip is None else clip
+    if not 0 <= start < end:
+        raise ValueError(f"clip {start:g} to {end:g} s: it must begin at 0 or later and end after that")
+    window = _Window(start, end, max_seconds)
+    with _opened(Path(path)) as container:
+        stream = _video_stream(container)
+        declared = _declared_seconds(container, stream)
+        if min(declared, end) - start > max_seconds:
+            raise VideoError("too_long", f"{min(declared, end) - start:.0f} s, more than {max_seconds:g} s")
+        stream.thread_count = 1
+        rate = _rate(stream, fps)
+        frames = _frames(container, stream, declared, start)
+        yield from _batched(_ticks(frames, rate, window), rate, _shapes(stream, short_side), length)
+
+
+def _opened(path: Path) -> av.container.InputContainer:
     if not path.is_file():
         raise VideoError("missing", f"{path.name} is not there")
-    if path.stat().st_size == 0:
-        raise VideoError("empty")
     try:
+        if path.stat().st_size == 0:
+            raise VideoError("empty")
         container = av.open(str(path), options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except PermissionError as error:
         raise VideoError("unreadable", _words(error)) from None
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise VideoError("corrupt", f"cannot be opened: {_words(error)}") from None
-    with container:
-        if _INDIRECT & set(container.format.name.split(",")):
-            raise VideoError("invalid", f"a {container.format.name} playlist, not a video")
-        stream = _video_stream(container)
-        declared = _declared_seconds(container, stream)
-        if declared > max_seconds:
-            raise VideoError("too_long", f"{declared:.0f} s, more than {max_seconds:g} s")
-        stream.thread_count = 1
-        rate = _rate(stream, fps)
-        yield from _batched(_ticks(_frames(container, stream, declared), rate, max_seconds), rate,
-                            _shapes(stream, short_side), length)
+    if _INDIRECT & set(container.format.name.split(",")):
+        container.close()
+        raise VideoError("invalid", f"a {container.format.name} playlist, not a video")
+    return container
 
 
 def _batched(ticks: Iterator[tuple[int, VideoFrame]], rate: float, shapes: _Shapes, length: int) -> Iterator[Chunk]:
@@ -106,30 +126,37 @@ def _chunk(pictures: list[np.ndarray], first: int, rate: float, shapes: _Shapes,
 
 
 def _ticks(frames: Iterator[tuple[float, VideoFrame]], rate: float,
-           max_seconds: float) -> Iterator[tuple[int, VideoFrame]]:
-    """Pair each tick k / rate with the frame nearest to it."""
+           window: _Window) -> Iterator[tuple[int, VideoFrame]]:
+    """Pair each tick k / rate of the window with the frame nearest to it."""
     tick = 0
     previous: VideoFrame | None = None
     before = step = 0.0
     for time, frame in frames:
-        if time > max_seconds:
-            raise VideoError("too_long", f"more than {max_seconds:g} s")
+        time -= window.start
         if previous is not None:
             step = time - before
             while tick / rate < before + step / 2:
+                if tick / rate >= window.end - window.start:
+                    return
                 yield tick, previous
                 tick += 1
+        if time > window.most:
+            raise VideoError("too_long", f"more than {window.most:g} s")
         previous, before = frame, time
     if previous is None:
         raise VideoError("corrupt", "no frame could be decoded")
-    while tick == 0 or tick / rate < before + step / 2:
+    if before + max(step, 0.5 / rate) <= 1e-6:
+        raise VideoError("invalid", f"the clip starts at {window.start:g} s, and the video ends before that")
+    while (tick == 0 or tick / rate < before + step / 2) and tick / rate < window.end - window.start:
         yield tick, previous
         tick += 1
 
 
 def _frames(container: av.container.InputContainer, stream: VideoStream,
-            declared: float) -> Iterator[tuple[float, VideoFrame]]:
-    """Frames in order of presentation with the seconds since the first one, which never decrease.
+            declared: float, start: float) -> Iterator[tuple[float, VideoFrame]]:
+    """Frames in order of presentation with the seconds since the video's first one, which never decrease.
+
+    They begin with the first, or with a later one that is not after ``start``.
 
     The decoder's order is right, but containers without presentation times (AVI with B-frames) make it permute the
     stamps: these are sorted over a short window. A clock that leaps goes on at the usual pace. Raises VideoError
@@ -138,14 +165,15 @@ def _frames(container: av.container.InputContainer, stream: VideoStream,
     spacing = 1 / float(stream.average_rate or stream.guessed_rate or 25)
     waiting: deque[VideoFrame] = deque()
     stamps: list[float] = []
-    newest, offset, last = -spacing, None, 0.0
+    origin, decoded = _from(container, stream, start)
+    newest, offset, last = -spacing, origin, 0.0
     # By the clock, leaps and all: a picture may stand still for long, so frames say little of how far a file goes.
-    began, reached = None, 0.0
-    for frame in chain(_decoded(container, stream), [None] * _REORDER):
+    began, reached = origin, 0.0
+    for frame in chain(decoded, [None] * _REORDER):
         if frame is not None:
             stamp = newest + spacing
             if frame.time is not None:
-                if offset is None or abs(frame.time - offset - newest) > _LONGEST_STILL:
+                if offset is None or (waiting and abs(frame.time - offset - newest) > _LONGEST_STILL):
                     offset = frame.time - stamp
                 stamp = frame.time - offset
                 began = frame.time if began is None else began
@@ -159,6 +187,31 @@ def _frames(container: av.container.InputContainer, stream: VideoStream,
             yield last, waiting.popleft()
     if reached < 0.5 * declared - 1:
         raise VideoError("corrupt", f"ends after {reached:.1f} of {declared:.1f} s")
+
+
+def _from(container: av.container.InputContainer, stream: VideoStream,
+          start: float) -> tuple[float | None, Iterator[VideoFrame | None]]:
+    """The frames from a key frame before ``start`` and the clock's time of the video's first frame, if it seeks there.
+
+    Otherwise all frames and None.
+    """
+    frames = _decoded(container, stream)
+    if start < _WORTH_A_SEEK:
+        return None, frames
+    first = next(frames, None)
+    if first is None or first.time is None or not stream.time_base:
+        return None, chain([first] if first else [], frames)
+    target = int((first.time + start) / stream.time_base)
+    try:
+        container.seek(target, stream=stream)
+        frames = _decoded(container, stream)
+        landed = next(frames, None)
+        if landed is not None and landed.time is not None and landed.time <= first.time + start:
+            return first.time, chain([landed], frames)
+        container.seek(0)
+    except av.error.FFmpegError:
+        pass
+    return None, _decoded(container, stream)
 
 
 def _decoded(container: av.container.InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
@@ -196,7 +249,7 @@ def _declared_seconds(container: av.container.InputContainer, stream: VideoStrea
 
 def _rate(stream: VideoStream, fps: float) -> float:
     own = float(stream.average_rate or stream.guessed_rate or 0)
-    return own if 1 <= own < fps else fps
+    return own if 1 <= own < fps else float(fps)
 
 
 def _shapes(stream: VideoStream, short_side: int) -> _Shapes:

@@ -1,34 +1,42 @@
-"""Video to person tracks: decode, detect, estimate, track. No Ray, no network.
+"""Video to person tracks: decode, find shots, detect, estimate, track. No Ray, no network.
 
 The door through which ``adapt`` reads a user's videos: what it needs beside is here by name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from harvest import decode, quality
-from harvest.estimators import Estimator, People, Poses, build
+from harvest import decode, quality, shots
+from harvest.estimators import Estimator, build
+from harvest.follow import Shot, Stretch
+from harvest.interactions import groups
 from harvest.reasons import VideoError
-from harvest.track import Track, Tracker, distinct, iou
+from harvest.track import Track
 from skelcore.sequence import PoseSequence
 
 __all__ = ["Estimator", "Extraction", "VideoError", "build", "decode", "extract", "scan"]
 
-_PRESENT = 0.5
-_SAME_PERSON = 0.4
+# Frames that are decoded at a time, about.
+_CHUNK = 16
+
+Interactions = Literal["apart", "together"]
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """Tracks of one video, and how many frames and seconds of it were looked at."""
+    """Tracks of one video or clip, how many frames and seconds of it were looked at, and the seconds of its cuts."""
 
     sequences: list[PoseSequence]
     frames: int
     seconds: float
+    cuts: list[float]
 
 
 def extract(path: str | Path, estimator: Estimator, fps: float = 15.0, detect_every: int = 5, short_side: int = 720,
@@ -36,95 +44,70 @@ def extract(path: str | Path, estimator: Estimator, fps: float = 15.0, detect_ev
     """Person tracks of a video, one PoseSequence (1, T, V, 2) each, in pixels of the video as displayed.
 
     Frames in which a person was not seen have score 0. ``meta["start"]`` is the second at which the track begins,
-    ``meta["quality"]`` its measured numbers (quality.measure). Nobody in view gives an empty list; a video that cannot
-    be read raises VideoError with a named reason.
+    ``meta["quality"]`` its measured numbers (quality.measure). No track crosses a cut. Nobody in view gives an empty
+    list; a video that cannot be read raises VideoError with a named reason.
     """
     return scan(path, estimator, fps, detect_every, short_side, max_seconds, max_persons).sequences
 
 
 def scan(path: str | Path, estimator: Estimator, fps: float, detect_every: int, short_side: int, max_seconds: float,
-         max_persons: int) -> Extraction:
-    """``extract`` with the number of frames and seconds that it looked at."""
-    tracker: Tracker | None = None
-    people = _nobody()
-    count = 0
-    for chunk in decode.chunks(path, fps, short_side, max_seconds):
-        if tracker is None:
-            tracker, size, rate = Tracker(estimator.layout, chunk.rate), chunk.size, chunk.rate
-            # As often in seconds as for a video of the full rate.
-            every = max(1, round(detect_every * rate / fps))
-        due = [i for i in range(len(chunk.frames)) if (chunk.first + i) % every == 0]
-        found = dict(zip(due, estimator.detect(chunk.frames[due]), strict=True)) if due else {}
-        for i in range(len(chunk.frames)):
-            detections = found.get(i)
-            if detections is not None:
-                people = _join(people, detections, max_persons)
-            count += 1
-            if not len(people):
-                continue
-            poses = _good(estimator.estimate(chunk.frames[i:i + 1], [people])[0], estimator)
-            agreed = None if detections is None else np.asarray(_overlap(poses.people, detections).any(1))
-            keypoints = poses.keypoints * np.array(chunk.scale[::-1])
-            tracker.update(chunk.first + i, keypoints, poses.scores, poses.presence, agreed)
-            people = poses.people
-    assert tracker is not None  # decode raises when there is no frame
-    name = Path(path).stem
-    sequences = [_sequence(track, estimator, size, rate, f"{name}/{n:04d}") for n, track in enumerate(tracker.finish())]
-    return Extraction(sequences, count, count / rate)
+         max_persons: int, clip: tuple[float, float] | None = None,
+         interactions: Interactions = "apart") -> Extraction:
+    """``extract`` with the frames, seconds and cuts that it saw; of a ``clip`` (see decode.chunks) only.
+
+    Times are those of the whole video. With ``interactions`` together, two persons who stay close to each other are
+    one sequence (2, T, V, 2) instead of two; its quality is that of the worse.
+    """
+    # So that, at the full rate, chunks begin with a pass of the detector.
+    length = detect_every * max(1, round(_CHUNK / detect_every)) if detect_every <= 2 * _CHUNK else _CHUNK
+    marked = shots.marked(decode.chunks(path, fps, short_side, max_seconds, length, clip))
+    chunk, cuts = next(marked)  # decode raises when there is no frame
+    # As often in seconds as for a video of the full rate.
+    every = max(1, round(detect_every * chunk.rate / fps))
+    followed: list[Shot] = []
+    frames = 0
+    stretches = _stretches(chain([(chunk, cuts)], marked), estimator, every)
+    for stretch, following in pairwise(chain(stretches, [None])):
+        assert stretch is not None
+        if stretch.opening:
+            followed.append(Shot(estimator, chunk.rate, max_persons))
+        ahead = following.detections if following is not None and not following.opening else None
+        followed[-1].follow(stretch, ahead)
+        frames += len(stretch.frames)
+    begin = 0.0 if clip is None else clip[0]
+    crowd = max(shot.crowd for shot in followed)
+    tracks = [shot.tracks() for shot in followed]
+    found = [group for shot in tracks
+             for group in (groups(shot, chunk.rate) if interactions == "together" else [(track,) for track in shot])]
+    sequences = [_sequence(group, estimator, chunk, begin, f"{Path(path).stem}/{number:04d}", crowd)
+                 for number, group in enumerate(found)]
+    return Extraction(sequences, frames, frames / chunk.rate,
+                      [round(begin + shot.first / chunk.rate, 4) for shot in followed[1:]])
 
 
-def _nobody() -> People:
-    return People(np.zeros((0, 4)), np.zeros(0), None)
+def _stretches(marked: Iterator[tuple[decode.Chunk, list[int]]], estimator: Estimator, every: int) -> Iterator[Stretch]:
+    """The frames from one pass of the detector to the next, or to the chunk's end; a pass opens each shot."""
+    for chunk, cuts in marked:
+        opening = {0, *cuts}
+        passes = [tick for tick in range(chunk.first, chunk.first + len(chunk.frames))
+                  if tick % every == 0 or tick in opening]
+        at = [tick - chunk.first for tick in passes]
+        found = dict(zip(passes, estimator.detect(chunk.frames[at]), strict=True)) if at else {}
+        for begin, end in pairwise(sorted({0, *at, len(chunk.frames)})):
+            first = chunk.first + begin
+            yield Stretch(chunk.frames[begin:end], first, chunk.scale, found.get(first), first in opening)
 
 
-def _extent(people: People) -> np.ndarray:
-    """Boxes (P, 4) that can be compared between a detection and a person carried over."""
-    if people.regions is None:
-        return people.boxes
-    centre, half = people.regions[:, :2], people.regions[:, 2:3] / 2
-    return np.concatenate([centre - half, centre + half], 1)
-
-
-def _overlap(people: People, others: People) -> np.ndarray:
-    return iou(_extent(people), _extent(others)) > _SAME_PERSON
-
-
-def _take(people: People, index: np.ndarray) -> People:
-    return People(people.boxes[index], people.scores[index], None if people.regions is None else people.regions[index])
-
-
-def _join(carried: People, detections: People, most: int) -> People:
-    """The people being followed and those newly detected, the former first."""
-    if not len(carried):
-        return _take(detections, np.argsort(-detections.scores, kind="stable")[:most])
-    fresh = np.flatnonzero(~_overlap(detections, carried).any(1))
-    fresh = fresh[np.argsort(-detections.scores[fresh], kind="stable")][:max(0, most - len(carried))]
-    if not len(fresh):
-        return carried
-    new = _take(detections, fresh)
-    regions = (None if carried.regions is None or new.regions is None
-               else np.concatenate([carried.regions, new.regions]))
-    return People(np.concatenate([carried.boxes, new.boxes]), np.concatenate([carried.scores, new.scores]), regions)
-
-
-def _good(poses: Poses, estimator: Estimator) -> Poses:
-    """The poses that the model believes in, each person once."""
-    present = np.flatnonzero(poses.presence >= _PRESENT)
-    rank = poses.presence[present] * poses.scores[present].mean(1) if len(present) else np.zeros(0)
-    index = present[distinct(poses.keypoints[present], poses.scores[present], rank, estimator.layout)]
-    return Poses(poses.keypoints[index], poses.scores[index], poses.presence[index], _take(poses.people, index))
-
-
-def _sequence(track: Track, estimator: Estimator, size: tuple[int, int], rate: float, name: str) -> PoseSequence:
-    first, last = track.ticks[0], track.ticks[-1]
-    joints = len(estimator.layout)
-    keypoints = np.zeros((1, last - first + 1, joints, 2), np.float32)
-    scores = np.zeros((1, last - first + 1, joints), np.float32)
-    at = np.array(track.ticks) - first
-    keypoints[0, at], scores[0, at] = np.stack(track.keypoints), np.stack(track.scores)
-    sequence = PoseSequence(keypoints, scores, estimator.layout, size, rate, name)
-    passes = [agreed for agreed in track.detected if agreed is not None]
-    numbers = quality.measure(sequence, presence=float(np.mean(track.presence)),
-                              detected=float(np.mean(passes)) if passes else 1.0)
-    sequence.meta.update(start=round(first / rate, 4), quality=numbers)
+def _sequence(group: tuple[Track, ...], estimator: Estimator, chunk: decode.Chunk, begin: float, name: str,
+              crowd: int) -> PoseSequence:
+    first, last = min(track.first for track in group), max(track.last for track in group)
+    keypoints = np.zeros((len(group), last - first + 1, len(estimator.layout), 2), np.float32)
+    scores = np.zeros(keypoints.shape[:3], np.float32)
+    for person, track in enumerate(group):
+        at = np.array(track.ticks) - first
+        keypoints[person, at], scores[person, at] = np.stack(track.keypoints), np.stack(track.scores)
+    sequence = PoseSequence(keypoints, scores, estimator.layout, chunk.size, chunk.rate, name)
+    numbers = quality.measure(sequence, min(float(np.mean(track.presence)) for track in group),
+                              min(track.agreement for track in group), crowd)
+    sequence.meta.update(start=round(begin + first / chunk.rate, 4), quality=numbers)
     return sequence

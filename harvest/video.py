@@ -26,7 +26,6 @@ class Outcome:
     reason: str = ""
     detail: str = ""
     sequences: list[PoseSequence] = field(default_factory=list)
-    dropped: list[PoseSequence] = field(default_factory=list)
     origin: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     rejected: list[dict[str, Any]] = field(default_factory=list)
@@ -40,7 +39,7 @@ def estimate(source: Source, file: Fetched, config: Harvest, estimator: Estimato
     """Harvest one source whose file is here; whatever is wrong with it comes back as data."""
     try:
         found = extract.scan(file.path, estimator, config.fps, config.detect_every, config.short_side,
-                             config.limits.max_seconds, config.max_persons)
+                             config.limits.max_seconds, config.max_persons, interactions=config.interactions)
         return _judged(source, config, estimator, found, file.info)
     except Exception as error:
         return failed(error)
@@ -70,15 +69,16 @@ def _judged(source: Source, config: Harvest, estimator: Estimator, found: extrac
             rejected.append({"source": source.id, "reason": reason, "start": sequence.meta["start"], **numbers})
     status: Status = "ok" if kept else "rejected"
     reason = "" if kept else gates.main_reason((track["reason"], track["frames"]) for track in rejected)
-    return Outcome(status, reason, "", kept, _origin(source, info),
+    return Outcome(status, reason, "", kept, _origin(source, info, found.cuts),
                    {"harvest": config.fingerprint, **estimator.provenance}, rejected, found.frames,
                    round(found.seconds, 3), dropped=dropped)
 
 
-def _origin(source: Source, info: dict[str, str]) -> dict[str, Any]:
-    """What a block says of its source: no folder of this machine, no credentials."""
+def _origin(source: Source, info: dict[str, str], cuts: list[float]) -> dict[str, Any]:
+    """What a block says of its source, and where that cuts: no folder of this machine, no credentials."""
+    shots = {"cuts": cuts} if cuts else {}
     if not source.is_url:
-        return {"file": source.location.rsplit("/", 1)[-1], **source.meta}
+        return {"file": source.location.rsplit("/", 1)[-1], **source.meta, **shots}
     parts = urlsplit(source.address)
     url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    return {"url": url, **info, **source.meta}
+    return {"url": url, **info, **source.meta, **shots}

@@ -18,6 +18,28 @@ def numbers(chunks, step=4):
     return np.concatenate([np.rint((c.frames.mean((1, 2, 3)) - 16) / step) for c in chunks]).astype(int)
 
 
+def barcodes(count):
+    """Frame i shows i in binary, one bar a bit, which survives any codec."""
+    bits = np.arange(count)[:, None] >> np.arange(8) & 1
+    return (255 * bits).astype(np.uint8).repeat(12, 1)[:, None, :, None] * np.ones((64, 1, 3), np.uint8)
+
+
+def read(chunks):
+    pictures = np.concatenate([chunk.frames for chunk in chunks])
+    return (pictures[:, 10:-10, 6::12].mean((1, 3)) > 128) @ (1 << np.arange(8))
+
+
+def encode(path, pictures, codec, pixels, fps=10, options=None):
+    with decode.av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=fps)
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt, stream.options = pixels, options or {}
+        for picture in pictures:
+            container.mux(stream.encode(decode.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
 def nearest(times, ticks):
     return np.array([np.abs(np.asarray(times) - tick).argmin() for tick in ticks])
 
@@ -175,3 +197,75 @@ def test_too_long(tmp_path):
     with pytest.raises(VideoError) as caught:
         list(decode.chunks(path, 15, max_seconds=3))
     assert caught.value.reason == "too_long"
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
+@pytest.mark.parametrize("start", [0.0, 0.5, 4.0, 5.96])
+@pytest.mark.parametrize("group", [10, 250])
+def test_a_clip_shows_what_the_whole_video_does_there(tmp_path, suffix, start, group):
+    codec = "mpeg4" if suffix == "avi" else "libx264"
+    path = encode(tmp_path / f"v.{suffix}", barcodes(220), codec, "yuv420p", 25, {"g": str(group), "bf": "2"})
+    clip = list(decode.chunks(path, 12.5, clip=(start, start + 2)))
+    found = read(clip)
+    assert len(found) == 25 and clip[0].first == 0
+    # Without time stamps a file tells but roughly which of its first frames is the first.
+    assert np.abs(found - (start * 25 + 2 * np.arange(25))).max() <= (2 if suffix == "avi" else 0.5)
+
+
+def test_a_clip_is_reached_by_seeking(tmp_path, monkeypatch):
+    path = encode(tmp_path / "v.mp4", barcodes(235), "libx264", "yuv420p", 5, {"g": "10", "bf": "2"})
+    decoded, ticks = [], decode._ticks
+    monkeypatch.setattr(decode, "_ticks", lambda frames, *rest: ticks((decoded.append(f) or f for f in frames), *rest))
+    assert read(decode.chunks(path, 5, clip=(40, 42))).tolist() == list(range(200, 210))
+    assert len(decoded) < 40
+
+
+def test_a_clip_to_the_end_and_one_that_begins_there(tmp_path):
+    path = fakes.write(tmp_path / "v.mp4", greys(50), fps=10)
+    assert numbers(decode.chunks(path, 10, clip=(4, float("inf")))).tolist() == list(range(40, 50))
+    assert numbers(decode.chunks(path, 10, clip=(4, 9))).tolist() == list(range(40, 50))
+    for start in (5.0, 60.0):
+        with pytest.raises(VideoError) as caught:
+            list(decode.chunks(path, 10, clip=(start, 70)))
+        assert caught.value.reason == "invalid"
+    for clip in ((-1, 2), (3, 3), (3, 2), (float("nan"), 2)):
+        with pytest.raises(ValueError, match="clip"):
+            next(decode.chunks(path, 10, clip=clip))
+
+
+def test_the_limit_is_that_of_the_clip(tmp_path):
+    path = fakes.write(tmp_path / "v.mp4", greys(50), fps=10)
+    assert len(numbers(decode.chunks(path, 10, max_seconds=2, clip=(1, 3)))) == 20
+    with pytest.raises(VideoError) as caught:
+        list(decode.chunks(path, 10, max_seconds=2, clip=(1, 4)))
+    assert caught.value.reason == "too_long"
+
+
+@pytest.mark.parametrize(("name", "codec", "pixels", "size"), [
+    ("v.mkv", "libx264", "yuv444p", (61, 93)), ("v.mp4", "libx264", "yuv420p10le", (64, 96)),
+    ("v.mkv", "ffv1", "yuv422p10le", (61, 93)), ("v.mkv", "ffv1", "gray", (61, 93)),
+    ("v.mov", "png", "rgb24", (61, 93)), ("v.avi", "mjpeg", "yuvj444p", (61, 93)), ("v.mkv", "ffv1", "bgra", (64, 96)),
+    ("v.avi", "mpeg4", "yuv420p", (61, 93)),
+])
+def test_pixel_formats_and_odd_sizes(tmp_path, name, codec, pixels, size):
+    chunks = list(decode.chunks(encode(tmp_path / name, greys(8, size, step=12), codec, pixels), 10))
+    assert chunks[0].size == size and chunks[0].frames.shape[1:] == (*size, 3)
+    assert numbers(chunks, step=12).tolist() == list(range(8))
+
+
+def test_a_stream_without_time_stamps(tmp_path):
+    path = encode(tmp_path / "v.h264", barcodes(100), "libx264", "yuv420p", 25)
+    assert read(decode.chunks(path, 25)).tolist() == list(range(100))
+    # There is nothing to seek by, but the frames can be counted.
+    assert read(decode.chunks(path, 25, clip=(3, 3.4))).tolist() == list(range(75, 85))
+
+
+def test_no_frames_at_all(tmp_path):
+    path = tmp_path / "v.avi"
+    with decode.av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        container.start_encoding()
+    with pytest.raises(VideoError) as caught:
+        list(decode.chunks(path, 15))
+    assert caught.value.reason == "corrupt"
