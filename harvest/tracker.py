@@ -14,6 +14,10 @@ from skelcore.layouts import Layout
 
 # Seconds over which a velocity is averaged, and for which a person who is not seen is thought to go on with it.
 _MEMORY, _HORIZON = 0.2, 0.5
+# Likeness that continues such a person after that: where it has gone is not known, and another may stand there.
+_LATE = 0.4
+# Worth of a pose that resembles the last one instead: a person, or the camera, may stop at once.
+_STILL = 0.7
 
 
 @dataclass(eq=False)
@@ -39,6 +43,7 @@ class _Alive:
 class Tracker:
     """Joins poses frame by frame: cost 1 - max(OKS with the predicted pose, IoU / 2), assigned optimally.
 
+    Predicted are the last pose moved on at constant velocity and, for 0.7 of its likeness, the last pose as it is.
     Poses of presence from ``high`` up begin tracks and continue them; those from ``low`` up only continue one that was
     just seen (Zhang et al., "ByteTrack", ECCV 2022). Tracks of fewer than ``birth`` poses choose last, and count for
     nothing when they end so. A track ends when unseen for ``patience`` seconds and is never continued after that.
@@ -100,11 +105,17 @@ class Tracker:
         columns = [index for index in np.flatnonzero(free).tolist() if owner[index] is None]
         if not tracks or not columns:
             return
-        predicted = np.stack([one.predict(tick, self._horizon) for one in tracks])[:, None]
         known = np.stack([one.track.scores[-1] for one in tracks])[:, None]
-        poses, certainty = keypoints[columns], scores[columns]
-        likeness = np.maximum(oks(predicted, known, poses, certainty, self._sigma),
-                              iou(boxes(predicted, known), boxes(poses, certainty)) / 2)
-        for row, column in zip(*linear_sum_assignment(-np.where(likeness >= self._least, likeness, 0)), strict=True):
-            if likeness[row, column] >= self._least:
+        moving, still = (self._likeness(np.stack(places)[:, None], known, keypoints[columns], scores[columns])
+                         for places in ([one.predict(tick, self._horizon) for one in tracks],
+                                        [one.track.keypoints[-1] for one in tracks]))
+        likeness = np.maximum(moving, _STILL * still)
+        late = np.array([tick - one.track.last > self._horizon for one in tracks])
+        good = likeness >= np.where(late, _LATE, self._least)[:, None]
+        for row, column in zip(*linear_sum_assignment(-np.where(good, likeness, 0)), strict=True):
+            if good[row, column]:
                 owner[columns[column]] = tracks[row]
+
+    def _likeness(self, a: np.ndarray, a_scores: np.ndarray, b: np.ndarray, b_scores: np.ndarray) -> np.ndarray:
+        """Of poses that broadcast against each other; the overlap of boxes where their joints say less."""
+        return np.maximum(oks(a, a_scores, b, b_scores, self._sigma), iou(boxes(a, a_scores), boxes(b, b_scores)) / 2)

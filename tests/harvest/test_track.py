@@ -146,6 +146,25 @@ def test_a_grown_track_chooses_before_a_ghost_that_came_later():
     assert track.ticks == list(range(8))
 
 
+@pytest.mark.parametrize(("gap", "tracks"), [(5, 1), (12, 2)])
+def test_what_stands_where_a_person_vanished_is_less_surely_that_person_the_later_it_comes(gap, tracks):
+    tracker = Tracker(LAYOUT, RATE)
+    for tick in range(20):
+        update(tracker, tick, [50], [1])
+    for tick in range(20 + gap, 40 + gap):
+        update(tracker, tick, [62], [1])
+    assert len(tracker.finish()) == tracks
+
+
+def test_a_person_who_stops_at_once_is_still_the_same():
+    tracker = Tracker(LAYOUT, RATE)
+    strides = 2 * np.arange(12)
+    for tick, x in enumerate(50 + np.cumsum([*strides, *[0] * 10])):
+        update(tracker, tick, [x], [1])
+    track, = tracker.finish()
+    assert len(track) == 22
+
+
 def piece(ticks, x, height=120.0, y=100.0):
     track = Track()
     for tick in ticks:
