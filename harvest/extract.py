@@ -5,11 +5,11 @@ The door through which ``adapt`` reads a user's videos: what it needs beside is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -26,7 +26,7 @@ __all__ = ["Estimator", "Extraction", "VideoError", "build", "decode", "extract"
 # Frames that are decoded at a time, about.
 _CHUNK = 16
 
-Interactions = Literal["apart", "together"]
+Worth = Callable[[dict[str, float]], bool]  # whether the numbers of a sequence (quality.measure) are good enough
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,11 @@ def extract(path: str | Path, estimator: Estimator, fps: float = 15.0, detect_ev
 
 
 def scan(path: str | Path, estimator: Estimator, fps: float, detect_every: int, short_side: int, max_seconds: float,
-         max_persons: int, clip: tuple[float, float] | None = None,
-         interactions: Interactions = "apart") -> Extraction:
+         max_persons: int, clip: tuple[float, float] | None = None, together: Worth | None = None) -> Extraction:
     """``extract`` with the frames, seconds and cuts that it saw; of a ``clip`` (see decode.chunks) only.
 
-    Times are those of the whole video. With ``interactions`` together, two persons who stay close to each other are
-    one sequence (2, T, V, 2) instead of two; its quality is that of the worse.
+    Times are those of the whole video. With ``together``, two persons who stay close to each other are one sequence
+    (2, T, V, 2) instead of two, where it says that either and both are worth it: a phantom spoils nobody.
     """
     # So that, at the full rate, chunks begin with a pass of the detector.
     length = detect_every * max(1, round(_CHUNK / detect_every)) if detect_every <= 2 * _CHUNK else _CHUNK
@@ -76,11 +75,9 @@ def scan(path: str | Path, estimator: Estimator, fps: float, detect_every: int, 
         frames += len(stretch.frames)
     begin = 0.0 if clip is None else clip[0]
     crowd = max(shot.crowd for shot in followed)
-    tracks = [shot.tracks() for shot in followed]
-    found = [group for shot in tracks
-             for group in (groups(shot, chunk.rate) if interactions == "together" else [(track,) for track in shot])]
-    sequences = [_sequence(group, estimator, chunk, begin, f"{Path(path).stem}/{number:04d}", crowd)
-                 for number, group in enumerate(found)]
+    make = partial(_sequence, estimator=estimator, chunk=chunk, begin=begin, crowd=crowd)
+    found = [sequence for shot in followed for sequence in _samples(shot.tracks(), chunk.rate, make, together)]
+    sequences = [replace(sequence, id=f"{Path(path).stem}/{number:04d}") for number, sequence in enumerate(found)]
     return Extraction(sequences, frames, frames / chunk.rate,
                       [round(begin + shot.first / chunk.rate, 4) for shot in followed[1:]])
 
@@ -98,7 +95,21 @@ def _stretches(marked: Iterator[tuple[decode.Chunk, list[int]]], estimator: Esti
             yield Stretch(chunk.frames[begin:end], first, chunk.scale, found.get(first), first in opening)
 
 
-def _sequence(group: tuple[Track, ...], estimator: Estimator, chunk: decode.Chunk, begin: float, name: str,
+def _samples(tracks: list[Track], rate: float, make: Callable[[tuple[Track, ...]], PoseSequence],
+             together: Worth | None) -> list[PoseSequence]:
+    """A sequence a track, or of two where they belong ``together``, in order of birth."""
+    single = {track: make((track,)) for track in tracks}
+    if together is None:
+        return list(single.values())
+    worthy = [track for track, sequence in single.items() if together(sequence.meta["quality"])]
+    pairs = {group: make(group) for group in groups(worthy, rate) if len(group) == 2}
+    pairs = {group: pair for group, pair in pairs.items() if together(pair.meta["quality"])}
+    second = {group[1] for group in pairs}
+    return list({**{track: sequence for track, sequence in single.items() if track not in second},
+                 **{group[0]: pair for group, pair in pairs.items()}}.values())
+
+
+def _sequence(group: tuple[Track, ...], estimator: Estimator, chunk: decode.Chunk, begin: float,
               crowd: int) -> PoseSequence:
     first, last = min(track.first for track in group), max(track.last for track in group)
     keypoints = np.zeros((len(group), last - first + 1, len(estimator.layout), 2), np.float32)
@@ -106,7 +117,7 @@ def _sequence(group: tuple[Track, ...], estimator: Estimator, chunk: decode.Chun
     for person, track in enumerate(group):
         at = np.array(track.ticks) - first
         keypoints[person, at], scores[person, at] = np.stack(track.keypoints), np.stack(track.scores)
-    sequence = PoseSequence(keypoints, scores, estimator.layout, chunk.size, chunk.rate, name)
+    sequence = PoseSequence(keypoints, scores, estimator.layout, chunk.size, chunk.rate)
     numbers = quality.measure(sequence, min(float(np.mean(track.presence)) for track in group),
                               min(track.agreement for track in group), crowd)
     sequence.meta.update(start=round(begin + first / chunk.rate, 4), quality=numbers)

@@ -38,8 +38,12 @@ class Outcome:
 def estimate(source: Source, file: Fetched, config: Harvest, estimator: Estimator) -> Outcome:
     """Harvest one source whose file is here; whatever is wrong with it comes back as data."""
     try:
+        def worth(numbers: dict[str, float]) -> bool:
+            return gates.judge(numbers, config.gates) is None
+
         found = extract.scan(file.path, estimator, config.fps, config.detect_every, config.short_side,
-                             config.limits.max_seconds, config.max_persons, interactions=config.interactions)
+                             config.limits.max_seconds, config.max_persons,
+                             together=worth if config.interactions == "together" else None)
         return _judged(source, config, estimator, found, file.info)
     except Exception as error:
         return failed(error)

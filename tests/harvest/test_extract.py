@@ -180,12 +180,19 @@ def test_two_who_stay_close_are_one_sequence_if_asked_for(tmp_path):
     frames = np.zeros((45, 96, 160, 3), np.uint8)
     frames[:, 20:80, 30:50] = frames[6:, 20:80, 58:78] = 255
     path = fakes.write(tmp_path / "v.mp4", frames)
-    assert [s.persons for s in found(path, Blobs()).sequences] == [1, 1]
-    pair, = found(path, Blobs(), interactions="together").sequences
-    assert pair.keypoints.shape == (2, 45, 17, 2) and pair.meta["start"] == 0
+    apart = found(path, Blobs()).sequences
+    assert [(s.persons, s.id) for s in apart] == [(1, "v/0000"), (1, "v/0001")]
+    pair, = found(path, Blobs(), together=lambda numbers: True).sequences
+    assert pair.keypoints.shape == (2, 45, 17, 2) and pair.meta["start"] == 0 and pair.id == "v/0000"
     # The second is first looked for at the pass after it came; until then it is missing.
     assert (pair.scores[1].max(1) > 0).tolist() == [False] * 10 + [True] * 35
     assert pair.meta["quality"]["frames"] == 35 and pair.meta["quality"]["crowd"] == 2
+    # Where either alone, or both together, are not worth it, they stay what they are.
+    for least in ({"seconds": 2.5}, {"observed": 0.9}):
+        (name, value), = least.items()
+        for one, other in zip(apart, found(path, Blobs(), together=lambda q, n=name, v=value: q[n] >= v).sequences,
+                              strict=True):
+            assert np.array_equal(one.keypoints, other.keypoints) and one.meta == other.meta
 
 
 def test_estimators_see_contiguous_rgb(tmp_path):

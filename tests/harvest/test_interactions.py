@@ -8,12 +8,12 @@ from tests.harvest.fakes import TEMPLATE
 RATE = 15.0
 
 
-def track(x, begin=0, end=60):
-    """A person 40 wide and 120 high at ``x``, a number or one a tick."""
+def track(x, begin=0, end=60, height=120):
+    """A person 40 wide and ``height`` high at ``x``, a number or one a tick."""
     found = Track()
     for tick in range(begin, end):
         place = x if np.isscalar(x) else x[tick]
-        found.add(tick, np.array([place, 100]) + TEMPLATE * [40, 120], np.full(17, 0.9), 1.0, None)
+        found.add(tick, np.array([place, 100]) + TEMPLATE * [40, height], np.full(17, 0.9), 1.0, None)
     return found
 
 
@@ -36,6 +36,7 @@ def test_the_closest_are_paired_and_nobody_twice():
     track(np.where(np.arange(60) < 29, 100.0, 300.0)),  # close for less than half of the time
     track(100, 35),  # there for less than half of the time
     track(100, 60, 120),  # after the first has gone
+    track(55, height=50),  # not of the same size
 ])
 def test_who_stays_apart(other):
     assert shape([track(50), other]) == [(0,), (1,)]
