@@ -90,7 +90,7 @@ def _from_web(source: Source, path: Path, config: Harvest) -> dict[str, str]:
         except direct.Page as page:
             url = page.url
     path.unlink(missing_ok=True)
-    return ytdlp.download(url, path, host(url), config, permit)
+    return ytdlp.download(url, path, host(url), config, permit, source.clip)
 
 
 def _from_bucket(address: str, path: Path, config: Harvest) -> None:

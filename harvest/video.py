@@ -42,7 +42,7 @@ def estimate(source: Source, file: Fetched, config: Harvest, estimator: Estimato
             return gates.judge(numbers, config.gates) is None
 
         found = extract.scan(file.path, estimator, config.fps, config.detect_every, config.short_side,
-                             config.limits.max_seconds, config.max_persons,
+                             config.limits.max_seconds, config.max_persons, source.clip,
                              together=worth if config.interactions == "together" else None)
         return _judged(source, config, estimator, found, file.info)
     except Exception as error:

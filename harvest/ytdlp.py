@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harvest.address import Clip
 from harvest.causes import explain, line
 from harvest.config import FORMAT, Fetch, Harvest
 from harvest.law import Permit
@@ -31,14 +33,16 @@ def knows(url: str) -> bool:
     return next((kind.ie_key() != "Generic" for kind in gen_extractor_classes() if kind.suitable(url)), False)
 
 
-def download(url: str, path: Path, host: str | None, config: Harvest, permit: Permit) -> dict[str, str]:
+def download(url: str, path: Path, host: str | None, config: Harvest, permit: Permit,
+             clip: Clip | None = None) -> dict[str, str]:
     """Write the video of a page to ``path`` and return what its site says of it; raises VideoError.
 
-    The smallest stream of at least 360 lines, without sound. A playlist is refused before any item is asked for.
+    The smallest stream of at least 360 lines, without sound. A playlist is refused before any item is asked for. The
+    whole video comes even where only a ``clip`` of it is wanted, but its length may then be any.
     """
     from yt_dlp.utils import YoutubeDLError
 
-    order = _Order(path, config, permit, Meter(config))
+    order = _Order(path, config, permit, Meter(config), clip or (0.0, math.inf))
     with _site(host, config.fetch) as site:
         try:
             info = site.download(url, order)
@@ -73,6 +77,7 @@ class _Order:
     config: Harvest
     permit: Permit
     meter: Meter
+    clip: Clip
 
     def admit(self, info: dict[str, Any], *, incomplete: bool = False) -> None:
         """Judge what yt-dlp knows so far; while that is ``incomplete``, what is missing is no fault."""
@@ -83,8 +88,9 @@ class _Order:
         self.permit.video(info)
         if info.get("is_live") or info.get("live_status") in _LIVE:
             raise VideoError("live")
-        if (info.get("duration") or 0) > (most := self.config.limits.max_seconds):
-            raise VideoError("too_long", f"{info['duration']:.0f} s, more than {most:g} s")
+        seconds = min(info.get("duration") or 0, self.clip[1]) - self.clip[0]
+        if seconds > (most := self.config.limits.max_seconds):
+            raise VideoError("too_long", f"{seconds:.0f} s, more than {most:g} s")
         if (info.get("age_limit") or 0) >= 18:
             raise VideoError("unavailable", "for adults only")
         if info.get("availability") not in _OPEN:

@@ -4,7 +4,7 @@ import pytest
 from harvest import extract, video
 from harvest.config import Harvest
 from harvest.fetch import Fetched
-from harvest.plan import Source
+from harvest.sources import Source
 from tests.harvest import fakes
 from tests.harvest.fakes import Blobs
 
@@ -66,3 +66,16 @@ def test_errors_come_back_as_data(tmp_path, monkeypatch):
     config = Harvest.model_validate({"sources": ["x"], "output": "out"})
     outcome = video.estimate(Source("v", "/v.mp4"), Fetched(tmp_path / "v.mp4", {}), config, Blobs())
     assert (outcome.status, outcome.reason) == ("failed", "error") and "ZeroDivisionError: by chance" in outcome.detail
+
+
+def test_a_clip_is_harvested_and_nothing_around_it(tmp_path):
+    """The middle shot of three, by times of the whole video; its length is what the limits count."""
+    path = three_shots(tmp_path)
+    source = Source("v", f"{path}#t=2,2.4")
+    config = Harvest.model_validate({"sources": ["x"], "output": "out", "gates": "all", "limits": {"max_seconds": 1}})
+    outcome = video.estimate(source, Fetched(path, {}), config, Blobs())
+    sequence, = outcome.sequences
+    assert (outcome.frames, sequence.frames, sequence.meta["start"]) == (6, 6, 2.0)
+    assert outcome.origin == {"file": "v.mp4"} and outcome.seconds == pytest.approx(0.4)
+    beyond = video.estimate(Source("v", f"{path}#t=90,95"), Fetched(path, {}), config, Blobs())
+    assert (beyond.status, beyond.reason) == ("failed", "invalid")

@@ -12,7 +12,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from harvest import gates, plan, scratch
+from harvest import plan, quality, scratch
 from harvest.config import Harvest
 from harvest.ledger import Entry, Ledger
 from harvest.sources import Source
@@ -21,6 +21,7 @@ from harvest.workspace import Workspace
 from skelcore import layouts, shards
 from skelcore.errors import InputError
 from skelcore.sequence import PoseSequence
+from tests.harvest import fakes
 
 SOURCE, OTHER = Source("a", "/a.mp4", shard=0), Source("b", "/b.mp4", shard=0)
 
@@ -31,9 +32,11 @@ def config(tmp_path, **values):
 
 def track(number=0, seed=0):
     """A track that passes every gate."""
-    points = np.random.default_rng(seed).uniform(0, 90, (1, 30, 17, 2)).astype(np.float32)
+    joints = fakes.TEMPLATE * (30, 60) + (20 + seed, 10)
+    sway = np.sin(np.arange(30) / 8)[:, None, None] * (6, 0)
+    points = (joints + sway)[None].astype(np.float32)
     sequence = PoseSequence(points, np.ones((1, 30, 17), np.float32), layouts.get("coco17"), (96, 160), 15.0, "a")
-    sequence.meta.update(start=0.5, quality={**gates.measure(sequence), "track": number})
+    sequence.meta.update(start=0.5, quality={**quality.measure(sequence), "track": number})
     return sequence
 
 

@@ -95,6 +95,12 @@ def test_what_a_site_says_is_judged_before_the_first_byte(server, tmp_path, answ
         assert get(server, tmp_path / "f", config).path.read_bytes() == server.video
 
 
+def test_of_a_clip_its_own_length_counts(server, tmp_path):
+    TubeIE.answer = {"duration": 5000}
+    assert get(server, tmp_path / "a", path="/watch/dQw4#t=4000,4010").path.read_bytes() == server.video
+    assert reason(server, tmp_path / "b", path="/watch/dQw4#t=4") == "too_long"
+
+
 @pytest.mark.parametrize(("raised", "wanted"), [
     (ExtractorError("Sign in to confirm you're not a bot", expected=True), "bot_check"),
     (ExtractorError("This content isn't available, try again later. Your account has been rate-limited by the site for "
