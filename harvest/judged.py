@@ -49,12 +49,16 @@ class Judged:
             self.kept.discard(id)
             self.rejected.pop(id, None)
 
+    def verdicts(self, gates: Gates) -> dict[Id, str]:
+        """Why tracks are rejected, by their numbers; what was rejected as a copy of another track stays so."""
+        found = {id: "duplicate" if self.rejected.get(id) == "duplicate" else judge(numbers, gates)
+                 for id, (_, numbers) in self.tracks.items()}
+        return {id: reason for id, reason in found.items() if reason is not None}
+
     def judge(self, gates: Gates) -> None:
-        """Give every track the verdict of its numbers; what was rejected as a copy of another track stays so."""
-        verdicts = {id: "duplicate" if self.rejected.get(id) == "duplicate" else judge(numbers, gates)
-                    for id, (_, numbers) in self.tracks.items()}
-        self.kept = {id for id, reason in verdicts.items() if reason is None}
-        self.rejected = {id: reason for id, reason in verdicts.items() if reason is not None}
+        """Give every track its verdict."""
+        self.rejected = self.verdicts(gates)
+        self.kept = set(self.tracks).difference(self.rejected)
 
 
 def write(root: Path, shard: int, found: Judged) -> str | None:

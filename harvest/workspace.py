@@ -49,7 +49,7 @@ class Workspace:
         self.plan, self.ledger = self.root / "plan.jsonl", self.root / "ledger.jsonl"
         self.summary, self.report = self.root / "summary.json", self.root / "report.html"
         self.board = self.root / "tensorboard"
-        self._work = self.root / "work"
+        self._work, self._settings = self.root / "work", self.root / "settings.json"
         self._gates = config.gates
         self._folders = (self._work, self.root / "shards", self.root / "rejected")
         try:
@@ -141,19 +141,27 @@ class Workspace:
     def _path(self, id: str) -> Path:
         return self._work / f"{id}.tar"
 
+    def resettle(self, **settings: Any) -> None:
+        """Change settings of a folder whose blocks have been brought in line with them."""
+        before = _settings(self._settings)
+        if (after := {**before, **settings}) != before:
+            self._write_settings(after)
+
     def _settle_settings(self, settings: dict[str, Any]) -> None:
         """Blocks of one folder must be comparable, so what decides their content is fixed by its first run."""
-        path = self.root / "settings.json"
         if not self.ledger.exists() or not self.ledger.stat().st_size:
             for video in self._work.glob("*.tar"):
                 video.unlink()
-            write_text(path, json.dumps(settings, indent=1, sort_keys=True) + "\n")
+            self._write_settings(settings)
             return
-        before = _settings(path)
+        before = _settings(self._settings)
         for key, value in settings.items():
             if before.get(key) != value:
-                raise InputError(f"{key}={value} differs from {before.get(key)} in {path}: "
+                raise InputError(f"{key}={value} differs from {before.get(key)} in {self._settings}: "
                                  "keep the old value or use another output")
+
+    def _write_settings(self, settings: dict[str, Any]) -> None:
+        write_text(self._settings, json.dumps(settings, indent=1, sort_keys=True) + "\n")
 
     def _sweep(self) -> None:
         """Remove what killed runs left half-written, and no other program's files."""

@@ -12,8 +12,10 @@ from yt_dlp.networking.exceptions import HTTPError, SSLError, TransportError
 from yt_dlp.utils import DownloadError, ExtractorError, GeoRestrictedError
 
 from harvest import causes, fetch, ytdlp
+from harvest.address import cut
 from harvest.causes import explain, plain, retry_after
 from harvest.reasons import VideoError
+from harvest.sources import Source
 from tests.harvest import web
 
 BASE = {"id": "dQw4", "title": "A title", "license": "Creative Commons Attribution license (reuse allowed)",
@@ -97,8 +99,11 @@ def test_what_a_site_says_is_judged_before_the_first_byte(server, tmp_path, answ
 
 def test_of_a_clip_its_own_length_counts(server, tmp_path):
     TubeIE.answer = {"duration": 5000}
-    assert get(server, tmp_path / "a", path="/watch/dQw4#t=4000,4010").path.read_bytes() == server.video
-    assert reason(server, tmp_path / "b", path="/watch/dQw4#t=4") == "too_long"
+    config, url = web.config(), server.url + "/watch/dQw4"
+    found = fetch.fetch(Source("v", cut(url, 4000, 4010)), tmp_path, config)
+    assert found.path.read_bytes() == server.video
+    with pytest.raises(VideoError, match="too_long: 4996 s"):
+        fetch.fetch(Source("v", cut(url, 4)), tmp_path, config)
 
 
 @pytest.mark.parametrize(("raised", "wanted"), [
