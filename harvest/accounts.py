@@ -28,4 +28,5 @@ def settle(space: Workspace, planned: Plan, ledger: Ledger, run: Mapping[str, An
         summary.write(space.summary, counts, told)
         attribution.write(space.root)
         report.write(space.root, planned, ledger.rows())
+    space.publish()
     return counts

@@ -15,6 +15,8 @@ VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpe
                   ".wmv", ".3gp", ".ogv"}
 Clip = tuple[float, float]
 
+_BUCKETS = {"s3", "s3a", "gs", "gcs", "hf", "az", "abfs", "abfss", "oci", "oss", "webhdfs", "memory"}
+
 _PORTS = {"http": 80, "https": 443}
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _WEB = re.compile(r"https?://", re.IGNORECASE)
@@ -35,6 +37,11 @@ def is_url(address: str) -> bool:
 
 def is_web(address: str) -> bool:
     return _WEB.match(address) is not None
+
+
+def is_bucket(address: str) -> bool:
+    """Whether an address is in a store of files elsewhere; others would be this machine's own files, or chains."""
+    return address.partition("://")[0].lower() in _BUCKETS and "::" not in address
 
 
 def canonical(url: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from harvest.address import is_bucket, is_url
 from harvest.estimators.config import HOW, Choice
 from harvest.reasons import FAILURES
 from skelcore.config import Config, digest
@@ -160,7 +161,8 @@ class Harvest(Config):
                                "with url or path, and id, start, end, label, split, licence ...)")
     playlists: list[str] = Field([], description="URLs of playlists, channels and feeds, each video of which is a "
                                  "source; looked up at every start of the command")
-    output: str = Field(min_length=1, description="folder that receives plan, ledger, shards and summary")
+    output: str = Field(min_length=1, description="folder, here or in a bucket (s3://, gs:// ...), that receives "
+                        "plan, ledger, shards and summary")
     estimator: Choice = Field("blazepose", description="pose model: blazepose, module:Class for your own, or a mapping")
     layout: str = Field("coco17", description="joint layout of the shards")
     fps: float = Field(15.0, gt=0, le=240, description="frame rate of the poses; slower videos keep their own")
@@ -203,10 +205,12 @@ class Harvest(Config):
 
     @field_validator("output")
     @classmethod
-    def _local(cls, value: str) -> str:
-        if "://" in value:
-            raise ValueError("must be a local folder, not a URL")
-        return os.path.expanduser(value)
+    def _place(cls, value: str) -> str:
+        if not is_url(value):
+            return os.path.expanduser(value)
+        if not is_bucket(value):
+            raise ValueError("must be a local folder or a bucket's URL, such as s3://bucket/folder")
+        return value.rstrip("/")
 
     def settings(self) -> dict[str, Any]:
         """What decides the content of a block: it must not change within one output folder."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from harvest import direct, ytdlp
+from harvest.address import is_bucket
 from harvest.causes import explain, plain
 from harvest.config import Harvest
 from harvest.law import OptOut, Permit
@@ -17,8 +18,6 @@ from harvest.sources import Source
 from harvest.web import cookies, fetchable
 from skelcore.remote import missing
 
-# File systems of fsspec that are stores of files elsewhere; others would open this machine's own, or chains of them.
-BUCKETS = {"s3", "s3a", "gs", "gcs", "hf", "az", "abfs", "abfss", "oci", "oss", "webhdfs", "memory"}
 _ONE_HOST = {"youtu.be": "youtube.com", "youtube-nocookie.com": "youtube.com"}
 _PIECE = 1 << 20
 
@@ -43,7 +42,7 @@ def fetch(source: Source, folder: Path, config: Harvest) -> Fetched:
     path = folder / "video"
     if fetchable(address):
         return Fetched(path, _from_web(source, path, config))
-    if address.partition("://")[0].lower() in BUCKETS and "::" not in address:
+    if is_bucket(address):
         _from_bucket(address, path, config)
         return Fetched(path, {})
     raise VideoError("invalid", "only http://, https:// and bucket addresses are fetched")

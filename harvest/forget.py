@@ -33,8 +33,8 @@ def forget(output: str | Path, names: Sequence[str]) -> list[str]:
             chosen = sorted(set(_chosen(planned, names, output)))
             ledger.forget(chosen)
             sources = [planned[index] for index in chosen]
-            space.purge(sources)
             for shard in sorted({source.shard for source in sources} - ledger.closed):
+                space.purge(shard, [source.id for source in sources if source.shard == shard], planned, ledger)
                 ids = [planned[index].id for index in planned.members(shard) if ledger.gave_tracks(index)]
                 if all(map(ledger.is_settled, planned.members(shard))) and not space.lost(shard, ids):
                     space.close(shard, planned, ledger)

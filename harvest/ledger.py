@@ -175,6 +175,14 @@ class Ledger:
         """The entry of a source, read from the file; None for a pending one."""
         return next(self._read(self._places[index : index + 1])) if self.is_settled(index) else None
 
+    def lines(self, indices: Iterable[int], closing: tuple[int, str | None] | None = None) -> Iterator[str]:
+        """What is known of these sources, and that a shard is closed with a file or none, as lines of a ledger."""
+        for index in indices:
+            if (entry := self.entry(index)) is not None:
+                yield _encode(asdict(entry)) + "\n"
+        if closing:
+            yield _encode({"shard": closing[0], "file": closing[1]}) + "\n"
+
     def rows(self) -> Iterator[Entry]:
         """The last entry of every settled source, in the order of the file, one at a time."""
         return self._read(np.sort(self._places[self._codes != _PENDING]))

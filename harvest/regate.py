@@ -11,7 +11,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from pydantic import Field
 
@@ -57,19 +56,19 @@ class Moves:
 
 def regate(config: Regate) -> None:
     """Judge all tracks anew and move those whose verdict has changed; a killed run is completed by the next."""
-    root = Path(config.output)
     moves = Moves()
-    with Workspace(workspace.settled(root)) as space:
+    with Workspace(workspace.settled(config.output)) as space:
         sources = plan.read(space.plan)
         with Ledger(space.ledger, sources) as ledger:
-            for shard in _closed(root, sources, ledger):
-                found = judged.read(root, shard)
+            for shard in _closed(config.output, sources, ledger):
+                found = judged.read(space.root, shard)
                 reasons = found.verdicts(config.gates)
                 changed = _changed(sources, ledger, found, reasons)
                 moves.add(found, reasons)
-                _rewrite(root, shard, found, reasons, ledger)
+                _rewrite(space, shard, found, reasons, ledger)
                 if changed:
                     ledger.settle_many(changed)
+                space.publish_shard(shard, sources, ledger)
             space.resettle(gates=config.gates.model_dump(mode="json"))
             accounts.settle(space, sources, ledger)
     print(moves)
@@ -77,27 +76,26 @@ def regate(config: Regate) -> None:
 
 def describe(config: Regate) -> str:
     """What ``regate`` would do, without doing it."""
-    root = Path(config.output)
-    workspace.settled(root)
-    sources = plan.read(root / "plan.jsonl")
     moves = Moves()
-    with Ledger(root / "ledger.jsonl", sources) as ledger:
-        for shard in _closed(root, sources, ledger):
-            found = judged.read(root, shard)
-            moves.add(found, found.verdicts(config.gates))
+    with Workspace(workspace.settled(config.output)) as space:
+        sources = plan.read(space.plan)
+        with Ledger(space.ledger, sources) as ledger:
+            for shard in _closed(config.output, sources, ledger):
+                found = judged.read(space.root, shard)
+                moves.add(found, found.verdicts(config.gates))
     return str(moves)
 
 
-def _closed(root: Path, sources: Plan, ledger: Ledger) -> Iterator[int]:
+def _closed(output: str, sources: Plan, ledger: Ledger) -> Iterator[int]:
     """All shards; raises InputError unless each is closed, since what is open was judged by the old gates."""
     left = set(range(sources.shards)) - ledger.closed
     if left:
-        raise InputError(f"output={root}: the harvest is not finished, {len(left)} of its {sources.shards} shards are "
-                         "open; finish it first")
+        raise InputError(f"output={output}: the harvest is not finished, {len(left)} of its {sources.shards} shards "
+                         "are open; finish it first")
     return iter(range(sources.shards))
 
 
-def _rewrite(root: Path, shard: int, found: Judged, reasons: dict[Id, str], ledger: Ledger) -> None:
+def _rewrite(space: Workspace, shard: int, found: Judged, reasons: dict[Id, str], ledger: Ledger) -> None:
     """Bring the files to the new verdicts; what needs no change is not touched.
 
     Every track is in one of the two places at every moment: those that leave are first put with the rejected, and
@@ -108,12 +106,12 @@ def _rewrite(root: Path, shard: int, found: Judged, reasons: dict[Id, str], ledg
     if kept != found.kept or found.torn:
         on_disk = {**found.rejected, **reasons}
         if on_disk != found.rejected:
-            judged.write_rejected(root, shard, found, on_disk)
-        name = judged.write_kept(root, shard, found, kept)
+            judged.write_rejected(space.root, shard, found, on_disk)
+        name = judged.write_kept(space.root, shard, found, kept)
         if bool(kept) != bool(found.kept):
             ledger.close_shard(shard, name)
     if reasons != on_disk or found.torn:
-        judged.write_rejected(root, shard, found, reasons)
+        judged.write_rejected(space.root, shard, found, reasons)
 
 
 def _changed(sources: Plan, ledger: Ledger, found: Judged, reasons: dict[Id, str]) -> list[tuple[int, Entry]]:

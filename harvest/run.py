@@ -12,12 +12,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from harvest import accounts, estimators, fetch, plan, playlists, sources, summary
+from harvest.address import is_url
 from harvest.config import BOOTSTRAP, Harvest
 from harvest.estimators import Estimator
 from harvest.ledger import Entry, Ledger
+from harvest.mirror import Mirror
 from harvest.monitor import Monitor
 from harvest.plan import Plan
 from harvest.sources import Source
@@ -121,7 +124,10 @@ def _check(estimator: Estimator, name: str) -> None:
 
 def describe(config: Harvest) -> str:
     """What a run would do, without doing it."""
-    found = plan.preview(Path(config.output) / "plan.jsonl", _named(config), config.shard_size)
+    with TemporaryDirectory() as folder:
+        planned = (Mirror(config.output).peek("plan.jsonl", Path(folder)) if is_url(config.output)
+                   else Path(config.output) / "plan.jsonl")
+        found = plan.preview(planned, _named(config), config.shard_size)
     return f"{found.planned + found.added} sources ({found.urls} URLs) in {found.shards} shards -> {config.output}"
 
 

@@ -10,9 +10,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import fsspec
+
 from harvest import judged, scratch
+from harvest.address import is_url
 from harvest.config import Harvest
 from harvest.ledger import Ledger
+from harvest.mirror import Mirror
 from harvest.plan import Plan
 from harvest.sources import Source
 from harvest.video import Outcome
@@ -20,6 +24,7 @@ from skelcore import shard_format, ustar
 from skelcore.config import build
 from skelcore.errors import InputError, RunError
 from skelcore.files import atomic, write_text
+from skelcore.remote import reaching
 from skelcore.sequence import PoseSequence
 from skelcore.shards import Block
 
@@ -29,10 +34,10 @@ def settled(output: str | Path) -> Harvest:
 
     Raises InputError for another folder.
     """
-    path = Path(output) / "settings.json"
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; OUTPUT must be the output folder of a harvest")
-    return build(Harvest, {**_settings(path), "sources": ["none"], "output": str(output)}, str(path))
+    name = f"{output}/settings.json"
+    with reaching(name, "cannot be read; OUTPUT must be the output folder of a harvest"), fsspec.open(name) as file:
+        found = _parsed(file.read(), name)
+    return build(Harvest, {**found, "sources": ["none"], "output": str(output)}, name)
 
 
 class Workspace:
@@ -45,7 +50,8 @@ class Workspace:
     """
 
     def __init__(self, config: Harvest) -> None:
-        self.root = Path(config.output)
+        self._mirror = Mirror(config.output) if is_url(config.output) else None
+        self.root = self._mirror.root if self._mirror else Path(config.output)
         self.plan, self.ledger = self.root / "plan.jsonl", self.root / "ledger.jsonl"
         self.summary, self.report = self.root / "summary.json", self.root / "report.html"
         self.board = self.root / "tensorboard"
@@ -53,8 +59,7 @@ class Workspace:
         self._gates = config.gates
         self._folders = (self._work, self.root / "shards", self.root / "rejected")
         try:
-            for folder in self._folders:
-                folder.mkdir(parents=True, exist_ok=True)
+            self._make_folders()
             self._lock = open(self.root / ".lock", "w")  # noqa: SIM115 - held until the workspace is left
         except OSError as error:
             raise InputError(f"output={config.output}: cannot be written: {error.strerror}") from None
@@ -64,11 +69,18 @@ class Workspace:
         except OSError:
             raise RunError(f"another harvest is writing to {self.root}; wait for it or choose another output") from None
         try:
+            if self._mirror:
+                self._mirror.open()
+                self._make_folders()
             self._settle_settings(config.settings())
-        except InputError:
+        except (InputError, RunError):
             self._lock.close()
             raise
         self._sweep()
+
+    def _make_folders(self) -> None:
+        for folder in self._folders:
+            folder.mkdir(parents=True, exist_ok=True)
 
     def keep(self, source: Source, outcome: Outcome) -> None:
         """Store what a finished video gave until its shard is closed."""
@@ -108,23 +120,26 @@ class Workspace:
                 found.drop(id)
                 found.add(self._load(id))
         found.judge(self._gates)
-        ledger.close_shard(shard, judged.write(self.root, shard, found))
+        name = judged.write(self.root, shard, found)
+        self.publish_shard(shard, plan, ledger)
+        ledger.close_shard(shard, name)
         for _, id in members:
             self._path(id).unlink(missing_ok=True)
 
-    def purge(self, sources: Iterable[Source]) -> None:
-        """Delete all tracks of these sources, waiting or in the files of shards."""
-        shards: dict[int, list[str]] = {}
-        for source in sources:
-            self._path(source.id).unlink(missing_ok=True)
-            shards.setdefault(source.shard, []).append(source.id)
-        for shard, ids in sorted(shards.items()):
-            found = judged.read(self.root, shard)
-            if not found.videos.keys().isdisjoint(ids):
-                for id in ids:
-                    found.drop(id)
-                found.judge(self._gates)
-                judged.write(self.root, shard, found)
+    def purge(self, shard: int, ids: Iterable[str], plan: Plan, ledger: Ledger) -> None:
+        """Delete all tracks of sources that are forgotten, waiting or in the files of their open shard."""
+        found = judged.read(self.root, shard)
+        held = set(found.videos)
+        for id in ids:
+            self._path(id).unlink(missing_ok=True)
+            found.drop(id)
+        if held != set(found.videos):
+            found.judge(self._gates)
+            judged.write(self.root, shard, found)
+        if self._mirror:
+            # Of what is open the store knows nothing yet, but who must go has to be known wherever the harvest goes on.
+            gone = [index for index in plan.members(shard) if ledger.status(index) == "forgotten"]
+            self._mirror.send_shard(shard, ledger.lines(gone))
 
     def discard_closed(self, plan: Plan, ledger: Ledger) -> None:
         """Delete the finished videos that a killed run left behind although their shards are closed."""
@@ -146,6 +161,18 @@ class Workspace:
         before = _settings(self._settings)
         if (after := {**before, **settings}) != before:
             self._write_settings(after)
+
+    def publish_shard(self, shard: int, plan: Plan, ledger: Ledger) -> None:
+        """Bring a complete shard, and what the ledger says of it, to where it is looked for, if that is not here."""
+        if self._mirror:
+            name = f"shards/{shard:06d}.tar"
+            closing = shard, name if (self.root / name).exists() else None
+            self._mirror.send_shard(shard, ledger.lines(plan.members(shard), closing))
+
+    def publish(self) -> None:
+        """Bring summary, attribution and report to where they are looked for, if that is not here."""
+        if self._mirror:
+            self._mirror.send_accounts()
 
     def _settle_settings(self, settings: dict[str, Any]) -> None:
         """Blocks of one folder must be comparable, so what decides their content is fixed by its first run."""
@@ -182,12 +209,16 @@ class Workspace:
 
 
 def _settings(path: Path) -> dict[str, Any]:
+    return _parsed(path.read_bytes() if path.exists() else b"", str(path))
+
+
+def _parsed(text: bytes, name: str) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(text)
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise InputError(f"{path}: missing or not a JSON object; restore it or use another output")
+        raise InputError(f"{name}: missing or not a JSON object; restore it or use another output")
     return found
 
 

@@ -172,8 +172,8 @@ def test_what_is_purged_is_in_no_file(tmp_path):
                 space.keep(source, mixed(seed=index))
                 ledger.settle(index, entry(source, mixed()))
             space.close(0, sources, ledger)
-        space.keep(OTHER, good())
-        space.purge([SOURCE, OTHER])
+            space.keep(OTHER, good())
+            space.purge(0, ["a", "b"], sources, ledger)
         assert content(space) == {"rejected/000000.jsonl": b""} and not list((space.root / "work").iterdir())
 
 
