@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 
-from harvest.gates import measure
+from harvest.quality import measure
 from skelcore import mannequin, shards
 from skelcore.shards import Block
 
