@@ -38,9 +38,9 @@ def count(folder: Path) -> Holdings:
     return holdings
 
 
-def tars(folder: Path) -> list[Path]:
-    """The shards of an output folder that have a manifest, in the order of their names."""
-    found = sorted((folder / "shards").glob(f"*{_MANIFEST}"))
+def tars(folder: Path, part: str = "shards") -> list[Path]:
+    """The shards of an output folder, or those of its ``rejected`` tracks, that have a manifest, by name."""
+    found = sorted((folder / part).glob(f"*{_MANIFEST}"))
     return [path.with_name(path.name.removesuffix(_MANIFEST) + ".tar") for path in found]
 
 

@@ -23,9 +23,8 @@ from harvest.plan import Plan
 from harvest.reasons import FAILURES, TRANSIENT
 from harvest.specimens import QUALITIES, Specimens
 from harvest.tally import STATES, Tally, largest
-from skelcore import charts, command, page
+from skelcore import charts, command, gallery, page
 from skelcore.config import flat
-from skelcore.draw import viewer_html
 from skelcore.errors import InputError
 from skelcore.files import write_text
 
@@ -143,10 +142,11 @@ def _histogram(title: str, kept: np.ndarray, rejected: np.ndarray) -> str:
 
 
 def _gallery(found: Specimens) -> Iterator[str]:
-    if found.clips:
+    if found.shown is not None:
         yield "<h2>Some of the tracks</h2>"
-        yield '<p class="note">Left is blue, right is orange. A click pauses.</p>'
-        yield viewer_html(found.clips, [page.printable(title) for title in found.titles])
+        yield ('<p class="note">Left is blue, right is orange; a click tells more. <code>skelshot browse OUTPUT</code> '
+               "makes a page of all tracks.</p>")
+        yield gallery.fragment(found.shown)
 
 
 def _settings(folder: Path, told: Mapping[str, Any], found: Specimens) -> Iterator[str]:

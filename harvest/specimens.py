@@ -1,19 +1,19 @@
-"""Specimens for the report: the quality of tracks, kept and rejected, and a few kept ones to look at."""
+"""Specimens for the report: the quality of tracks, kept and rejected, and some of both to look at."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from harvest import holdings
-from skelcore import shards
+from skelcore import browse, gallery, shards
 from skelcore.errors import InputError
-from skelcore.sequence import PoseSequence
+from skelcore.gallery import Gallery
 
 T = TypeVar("T")
 
@@ -21,45 +21,43 @@ QUALITIES = {"score": "Mean score of the body joints", "height": "Height of the 
              "seconds": "Length of the track in seconds", "presence": "Belief of the model in the person",
              "jitter": "Jitter: median second difference over the height"}
 _MOST_SHARDS = 400
-_MOST_FRAMES = 90
+_MOST_SHOWN = 24  # shards, and as many of rejected tracks, in the gallery
+_MOST_TRACKS, _MOST_POSES = 20_000, 600
 
 
 @dataclass
 class Specimens:
     """``kept`` and ``rejected`` map the names of ``QUALITIES`` to the numbers of tracks.
 
-    ``clips`` are kept tracks with their ``titles``; ``provenance`` is what the clips' blocks say made them. They come
-    from ``sampled`` of ``shards`` shards, evenly spread.
+    ``shown`` are tracks of both kinds to look at; ``provenance`` is what the blocks at hand say made them. The numbers
+    come from ``sampled`` of ``shards`` shards, evenly spread.
     """
 
     shards: int
     sampled: int
     kept: dict[str, np.ndarray]
     rejected: dict[str, np.ndarray]
-    clips: list[PoseSequence] = field(default_factory=list)
-    titles: list[str] = field(default_factory=list)
+    shown: Gallery | None = None
     provenance: list[dict[str, Any]] = field(default_factory=list)
 
 
-def gather(folder: Path, most_clips: int = 12) -> Specimens:
-    """What the shards of an output folder, or 400 of them, hold.
+def gather(folder: Path) -> Specimens:
+    """What the shards of an output folder, or 400 of them, hold, and a gallery of some 24 of them.
 
-    Raises InputError for a damaged shard or list of rejected tracks.
+    Raises InputError for a damaged shard or list of rejected or of duplicate tracks.
     """
     tars = holdings.tars(folder)
     lists = sorted((folder / "rejected").glob("*.jsonl"))
     specimens = Specimens(len(tars), min(len(tars), _MOST_SHARDS), _kept(spread(tars, _MOST_SHARDS)),
                           _rejected(spread(lists, _MOST_SHARDS)))
-    shown = spread(tars, most_clips)
-    for number, tar in enumerate(shown):
-        store = shards.read(tar)
-        share = most_clips // len(shown) + (number < most_clips % len(shown))
-        for track in spread(range(len(store)), share):
-            block = store.document(track)
-            specimens.clips.append(_short(store[track]))
-            specimens.titles.append(" · ".join([store.ids[track], *_label(block.source)]))
-            if block.provenance not in specimens.provenance:
-                specimens.provenance.append(block.provenance)
+    shown = [*spread(tars, _MOST_SHOWN), *spread(holdings.tars(folder, "rejected"), _MOST_SHOWN)]
+    stores = [shards.read(tar) for tar in shown]
+    if stores:
+        specimens.shown = gallery.gather(stores, browse.copies(folder / browse.COPIES), _MOST_TRACKS, _MOST_POSES)
+    for store in stores:
+        made = store.document(0).provenance
+        if made not in specimens.provenance:
+            specimens.provenance.append(made)
     return specimens
 
 
@@ -99,12 +97,3 @@ def _numbers(line: str, where: str) -> dict[str, float]:
 
 def _finite(values: np.ndarray) -> np.ndarray:
     return values[np.isfinite(values)]
-
-
-def _short(sequence: PoseSequence) -> PoseSequence:
-    """The first seconds, since a page holds every frame that it shows."""
-    return replace(sequence, keypoints=sequence.keypoints[:, :_MOST_FRAMES], scores=sequence.scores[:, :_MOST_FRAMES])
-
-
-def _label(source: Mapping[str, Any]) -> list[str]:
-    return [str(source["label"])] if source.get("label") else []

@@ -24,6 +24,7 @@ COMMANDS = {
     "export-weights": ("skelcore.export_weights", "checkpoint -> weights in PYSKL's naming"),
     "harvest-report": ("harvest.report", "what a harvest took in, what failed and why, as one page"),
     "regate": ("harvest.regate", "other quality gates for what was harvested, without its videos"),
+    "browse": ("skelcore.browse", "pose shards as one page: animated tracks, sifted by their numbers"),
     "forget": ("harvest.forget", "remove sources from a harvest for good"),
     "estimators": ("harvest.compare", "pose estimators side by side on one video: speed, agreement, a picture"),
     "doctor": ("harvest.doctor", "what works on this machine, and how to mend what does not"),

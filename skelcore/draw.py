@@ -73,7 +73,7 @@ def contact_sheet(sequences: Sequence[PoseSequence], titles: Sequence[str], fram
     """One row of ``frames`` skeletons a sequence, equally spaced in time, each row in one scale."""
     sheet, grid = _grid(titles, frames)
     for row, sequence in zip(grid, sequences, strict=True):
-        points, scores = _unit_view(sequence), sequence.scores
+        points, scores = unit_view(sequence), sequence.scores
         lines = limbs(sequence.layout)
         for axes, t in zip(row, _instants(sequence, frames), strict=True):
             for person in range(sequence.persons):
@@ -90,7 +90,7 @@ def reconstruction_sheet(clip: PoseSequence, hidden: np.ndarray, predicted: np.n
     """
     hidden = hidden.repeat(-(-clip.frames // hidden.shape[1]), 1)[:, :clip.frames] & (clip.scores > 0)
     filled = replace(clip, keypoints=np.where(hidden[..., None], predicted, clip.keypoints))
-    true, guess, lines = _unit_view(clip), _unit_view(filled, clip), limbs(clip.layout)
+    true, guess, lines = unit_view(clip), unit_view(filled, clip), limbs(clip.layout)
     sheet, grid = _grid(["clip", "seen, and hidden (red)", "predicted (red), and how far off"], frames)
     for (whole, masked, mended), t in zip(grid.T, _instants(clip, frames), strict=True):
         for here, there, scores, lost in zip(true[:, t], guess[:, t], clip.scores[:, t], hidden[:, t], strict=True):
@@ -152,11 +152,11 @@ def _thumbnail(sequence: PoseSequence, side: int) -> np.ndarray:
     middle = sequence.frames // 2
     t = int(seen[np.abs(seen - middle).argmin()]) if len(seen) else middle
     still = replace(sequence, keypoints=sequence.keypoints[:, t:t + 1], scores=sequence.scores[:, t:t + 1])
-    still = replace(still, keypoints=_unit_view(still) * side, size=None)
+    still = replace(still, keypoints=unit_view(still) * side, size=None)
     return draw_frame(np.full((side, side, 3), 255, np.uint8), still, 0)
 
 
-def _unit_view(sequence: PoseSequence, frame: PoseSequence | None = None) -> np.ndarray:
+def unit_view(sequence: PoseSequence, frame: PoseSequence | None = None) -> np.ndarray:
     """Coordinates (M, T, V, 2) in the unit square, y down, centred, one scale for the whole clip.
 
     Square and scale are those of ``frame``, if another clip is to be drawn where that one is.
@@ -206,7 +206,7 @@ def _draw_axes(axes: Axes, points: np.ndarray, scores: np.ndarray, lines: list[t
 
 def _clip(sequence: PoseSequence) -> dict[str, object]:
     """A sequence as JSON: (T, M, V, 2) uint16 on a grid and (T, M, V) uint8 scores, both base64."""
-    grid = np.clip(np.round(_unit_view(sequence) * _GRID), 0, _GRID)
+    grid = np.clip(np.round(unit_view(sequence) * _GRID), 0, _GRID)
     grid = np.where((sequence.scores > 0)[..., None], grid, _MISSING).astype("<u2").swapaxes(0, 1)
     scores = np.round(sequence.scores * 255).astype(np.uint8).swapaxes(0, 1)
     return {"frames": sequence.frames, "persons": sequence.persons, "joints": len(sequence.layout),

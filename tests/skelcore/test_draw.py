@@ -84,7 +84,7 @@ def test_contact_sheet_has_a_row_a_sequence_and_shows_first_and_last_frame() -> 
     for axes in sheet.axes:
         lines = [line for line in axes.collections if isinstance(line, LineCollection)]
         pictures.append(np.concatenate([segment for line in lines for segment in line.get_segments()]))
-    view = draw._unit_view(sequences[0])[0]
+    view = draw.unit_view(sequences[0])[0]
     pairs = [[a, b] for a, b, _ in draw.limbs(sequences[0].layout)]
     np.testing.assert_allclose(pictures[0], view[0, pairs].reshape(-1, 2))
     np.testing.assert_allclose(pictures[3], view[19, pairs].reshape(-1, 2))
@@ -101,7 +101,7 @@ def test_a_reconstruction_shows_what_was_hidden_where_it_was_and_where_it_was_pr
     predicted = whole.keypoints + 10
     sheet = draw.reconstruction_sheet(whole, hidden, predicted, frames=6)
     sheet.canvas.draw()
-    here, there = (draw._unit_view(PoseSequence(points, scores, whole.layout), whole)[0]
+    here, there = (draw.unit_view(PoseSequence(points, scores, whole.layout), whole)[0]
                    for points in (whole.keypoints, predicted))
     assert [axes.get_title("left")[:4] for axes in sheet.axes[::6]] == ["clip", "seen", "pred"]
 
@@ -140,12 +140,12 @@ def test_view_keeps_proportions_turns_3d_upright_and_survives_emptiness() -> Non
     keypoints[0, :, 1] = (0.5, 0.2, 3)
     scores = np.zeros((1, 2, 17))
     scores[..., :2] = 1
-    view = draw._unit_view(PoseSequence(keypoints, scores, LAYOUTS["coco17"]))[0, 0]
+    view = draw.unit_view(PoseSequence(keypoints, scores, LAYOUTS["coco17"]))[0, 0]
     assert view[0, 1] < view[1, 1]  # the higher joint is further up, y points down
     np.testing.assert_allclose((view[1] - view[0])[1] / (view[1] - view[0])[0], 1.6 / 0.5, rtol=1e-5)
     assert ((view[:2] > 0) & (view[:2] < 1)).all()
     nothing = PoseSequence(keypoints, scores * 0, LAYOUTS["coco17"])
-    assert np.isfinite(draw._unit_view(nothing)).all()
+    assert np.isfinite(draw.unit_view(nothing)).all()
     draw.figure(nothing).canvas.draw()
     draw.viewer_html([nothing], ["empty"])
 
@@ -181,7 +181,7 @@ def test_viewer_holds_the_joints_and_nothing_from_elsewhere() -> None:
     scores = np.frombuffer(base64.b64decode(one["scores"]), np.uint8).reshape(7, 2, 17).swapaxes(0, 1)
     seen = first.scores > 0
     assert (xy[~seen] == 65535).all() and (xy[seen] <= 4095).all()
-    np.testing.assert_allclose(xy[seen] / 4095, np.clip(draw._unit_view(first)[seen], 0, 1), atol=0.5 / 4095 + 1e-6)
+    np.testing.assert_allclose(xy[seen] / 4095, np.clip(draw.unit_view(first)[seen], 0, 1), atol=0.5 / 4095 + 1e-6)
     np.testing.assert_allclose(scores / 255, first.scores, atol=0.5 / 255 + 1e-6)
     assert not re.search(r"https?:|src=|@import|url\(", text)
     assert not {name for name, _ in page.attributes if name.startswith("on")}
