@@ -201,8 +201,9 @@
     return picture;
   }
   function limit(one) {
-    one.min = one.least.value === '' ? -Infinity : +one.least.value;
-    one.max = one.most.value === '' ? Infinity : +one.most.value;
+    // The numbers are of 32 bits, and so must their limits be, or 0.3 would not be at most 0.3.
+    one.min = one.least.value === '' ? -Infinity : Math.fround(one.least.value);
+    one.max = one.most.value === '' ? Infinity : Math.fround(one.most.value);
     one.box.classList.toggle('narrowed', one.min > -Infinity || one.max < Infinity);
     sift();
   }
@@ -354,7 +355,7 @@
       tell();
       left.append(el('div', {className: 'controls'}, toggle, scrubber, time));
     }
-    const leave = () => { dialog.close(); list.parentElement.scrollIntoView({block: 'start'}); };
+    const leave = () => { opened = 0; dialog.close(); list.parentElement.scrollIntoView({block: 'start'}); };
     const more = el('div', {className: 'more'}, button('this video’s tracks', 'video', () => { reset(); search.value = `/${data.keys[video]}/`; sift(); leave(); }));
     if (group[track] >= 0) {
       more.append(button('its copies', 'group', () => {
