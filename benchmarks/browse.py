@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the browser of the tests
+
 from skelcore import browse, layouts, shards
 from skelcore.sequence import PoseSequence
 from tests import browser

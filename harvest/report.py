@@ -145,7 +145,7 @@ def _gallery(found: Specimens) -> Iterator[str]:
     if found.shown is not None:
         yield "<h2>Some of the tracks</h2>"
         yield ('<p class="note">Left is blue, right is orange; a click tells more. <code>skelshot browse OUTPUT</code> '
-               "makes a page of all tracks.</p>")
+               f"makes a page of all tracks. These are taken from at most {specimens.MOST_SHOWN} shards.</p>")
         yield gallery.fragment(found.shown)
 
 

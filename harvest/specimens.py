@@ -21,7 +21,7 @@ QUALITIES = {"score": "Mean score of the body joints", "height": "Height of the 
              "seconds": "Length of the track in seconds", "presence": "Belief of the model in the person",
              "jitter": "Jitter: median second difference over the height"}
 _MOST_SHARDS = 400
-_MOST_SHOWN = 24  # shards, and as many of rejected tracks, in the gallery
+MOST_SHOWN = 24  # shards, and as many of rejected tracks, in the gallery
 _MOST_TRACKS, _MOST_POSES = 20_000, 600
 
 
@@ -50,7 +50,7 @@ def gather(folder: Path) -> Specimens:
     lists = sorted((folder / "rejected").glob("*.jsonl"))
     specimens = Specimens(len(tars), min(len(tars), _MOST_SHARDS), _kept(spread(tars, _MOST_SHARDS)),
                           _rejected(spread(lists, _MOST_SHARDS)))
-    shown = [*spread(tars, _MOST_SHOWN), *spread(holdings.tars(folder, "rejected"), _MOST_SHOWN)]
+    shown = [*spread(tars, MOST_SHOWN), *spread(holdings.tars(folder, "rejected"), MOST_SHOWN)]
     stores = [shards.read(tar) for tar in shown]
     if stores:
         specimens.shown = gallery.gather(stores, browse.copies(folder / browse.COPIES), _MOST_TRACKS, _MOST_POSES)
