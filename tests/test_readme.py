@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from skelcore import checkpoint, encoders, mannequin
+from skelcore import checkpoint, encoders, mannequin, shards
 from skelcore.annotations import write_pyskl
 from skelcore.layouts import get
 from tests.paths import ROOT
@@ -21,6 +21,9 @@ TEXT = (ROOT / "README.md").read_text()
 # Only what makes them quick; every other word of a command is the README's.
 QUICK = {
     "harvest/run.py": ["shard_size=2", "workers=1"],
+    "browse": [],
+    "regate": [],
+    "forget": [],
     "pretrain/run.py": ["epochs=2", "batch_size=2", "frames=16", "encoder.width=8", "objective.expander=32"],
     "pretrain": ["epochs=2", "batch_size=2", "frames=16", "encoder.width=32"],
     "adapt/run.py": ["draws=2", "scratch_inits=1"],
@@ -76,6 +79,7 @@ def user_folder(tmp_path: Path) -> Path:
     for take, action in enumerate(mannequin.ACTIONS[:2]):
         performance = mannequin.perform(action, 0, take, seconds=2, fps=15)
         mannequin.write_video(performance, tmp_path / "videos" / f"{action}.mp4")
+    shutil.copy(tmp_path / "videos" / "wave.mp4", tmp_path / "videos" / "private.mp4")
     for action in mannequin.ACTIONS[:2]:
         (tmp_path / "examples" / action).mkdir(parents=True)
         shutil.copy(tmp_path / "videos" / f"{action}.mp4", tmp_path / "examples" / action)
@@ -101,6 +105,8 @@ def test_shell_examples_run_in_order(user_folder: Path) -> None:
         done = subprocess.run(words, cwd=user_folder, capture_output=True, text=True,
                               env={**os.environ, "OMP_NUM_THREADS": "1"})
         assert done.returncode == 0, f"{command}: {done.stderr}"
+    assert (user_folder / "browse.html").exists()
+    assert not [key for key in shards.read(user_folder / "harvested").groups if key.startswith("private")]
     table = (user_folder / "runs/penn/results.md").read_text()
     assert "10-shot" in table and all(f"| {kind} |" in table for kind in ("pretrained", "scratch", "raw", "statistics"))
     assert "meta-episodes" in (user_folder / "runs/compared/compare.md").read_text()
