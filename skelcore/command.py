@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import re
@@ -20,6 +21,7 @@ C = TypeVar("C", bound=configs.Config)
 # key=value or key.sub=value, but no URL or path that happens to hold an equals sign.
 _OVERRIDE = re.compile(r"[A-Za-z_][\w.-]*=")
 # What torch, whose CPU errors are plain RuntimeErrors, says when memory is too small or a size beyond any memory.
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|size calculation overflowed", re.I)
 _LONGEST = 300  # characters of an error line about the command's words
 
@@ -83,6 +85,9 @@ def guarded(body: Callable[[], None]) -> int:
     except Exception as error:
         if is_out_of_memory(error):
             print("failed: too little memory; smaller sizes or a smaller batch need less", file=sys.stderr)
+        elif isinstance(error, OSError) and error.errno in _NO_ROOM:
+            where = f"{error.filename}: " if error.filename else ""
+            print(f"failed: {where}{error.strerror}; make room and run the same command again", file=sys.stderr)
         else:
             traceback.print_exc()
         return 1
