@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 from harvest.config import Gates
@@ -25,6 +26,7 @@ REASONS = {
     "duplicate": "another track shows the same (told by the search for copies, not by a number)",
 }
 # The frame rate that the thresholds of numbers a frame are meant for, and the least for which they are.
+_ONE_SWAP = 2.5  # steps in which left and right change places, there and back, with room for rounding
 _RATE = 15.0
 
 
@@ -54,7 +56,8 @@ def judge(numbers: Mapping[str, float], gates: Gates) -> str | None:
         "truncated": over("outside", gates.max_outside),
         "gaps": under("observed", gates.min_observed),
         "frozen": under("motion", gates.min_motion),
-        "flip": over("flip", gates.max_flip),
+        # One swap and the way back is no habit, however short the track that it makes a large share of.
+        "flip": over("flip", gates.max_flip) and numbers["flip"] * numbers.get("frames", math.inf) > _ONE_SWAP,
         "teleport": over("teleport", gates.max_teleport and gates.max_teleport * slow),
         "jitter": over("jitter", gates.max_jitter and gates.max_jitter * slow**2),
         "limb_drift": over("limb_drift", gates.max_limb_drift) or over("limb_ratio", gates.max_limb_ratio),

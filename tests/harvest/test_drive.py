@@ -36,7 +36,7 @@ def workers_of(driver: int) -> list[int]:
 def test_a_cluster_has_longer_to_hire_its_machines(monkeypatch, address, patience):
     monkeypatch.setenv("RAY_ADDRESS", address)
     monkeypatch.setattr(drive.ray, "wait", lambda *waiting, **how: ([], []))
-    pool = drive._Pool(Harvest(sources=["a"], output="b"), [], lambda *settled: None)
+    pool = drive._Pool(Harvest(sources=["a"], output="b"), [], [], lambda *settled: None, lambda *state: None)
     pool._starting[object()] = object()
     pool._workless_since -= patience - 60
     pool._listen()

@@ -253,3 +253,10 @@ def test_a_threshold_does_not_silently_replace_a_preset():
 def test_a_video_is_rejected_for_what_its_longest_track_was():
     assert gates.main_reason([("small", 9), (None, 90), ("jitter", 30), ("gaps", 30)]) == "jitter"
     assert gates.main_reason([]) == gates.main_reason([(None, 3)]) == "no_person"
+
+
+def test_one_swap_and_the_way_back_are_forgiven_in_a_short_track():
+    usual, numbers = Gates(), {"seconds": 1.2, "fps": 15.0}
+    for frames, swaps, wanted in ((16, 2, None), (16, 3, "flip"), (60, 2, None), (60, 8, "flip")):
+        found = gates.judge({**numbers, "frames": float(frames), "flip": round(swaps / (frames - 1), 4)}, usual)
+        assert found == wanted, (frames, swaps)

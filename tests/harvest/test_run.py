@@ -94,7 +94,8 @@ def test_every_kind_of_source_is_accounted_for(tmp_path, web):
     assert summary["tracks"] == 7 and summary["frames"] > 0
     entries = ledger(output)
     assert len(entries) == 12
-    assert next(e for key, e in entries.items() if key.startswith("poison"))["attempts"] == 2
+    # Two deaths in hand; and it may have been fetched for a worker that had to die of the tarpit.
+    assert next(e for key, e in entries.items() if key.startswith("poison"))["attempts"] in (2, 3)
 
     store = shards.read(output / "shards")
     assert len(store) == 7 and set(store.classes) == {"wave"}
