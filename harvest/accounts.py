@@ -23,10 +23,11 @@ def settle(space: Workspace, planned: Plan, ledger: Ledger, run: Mapping[str, An
     counts = summary.summarise(len(planned), Tally.of(ledger.rows()), holdings.count(space.root),
                                provenance or before.get("provenance", {}))
     told = dict(run or before.get("run", {}))
-    # A killed run leaves a summary older than its ledger, so the next must write it even if it settles nothing.
+    # A killed run leaves a summary older than its ledger, so the next must write it even if it settles nothing. It
+    # comes last, and so vouches for the others.
     if before != {**counts, "run": told} or not space.report.exists():
-        summary.write(space.summary, counts, told)
         attribution.write(space.root)
-        report.write(space.root, planned, ledger.rows())
+        report.write(space.root, planned, ledger.rows(), {**counts, "run": told})
+        summary.write(space.summary, counts, told)
     space.publish()
     return counts

@@ -36,7 +36,7 @@ _PHRASES = {
     "invalid": ("is not a valid url",),
     "download": ("got more than 100 headers",),
 }
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _URL = re.compile(r"https?://[^\s'\"<>]+", re.IGNORECASE)
 
 
@@ -57,7 +57,7 @@ def explain(error: BaseException, *hidden: str) -> VideoError:
             if link.redirect_loop:
                 return VideoError("redirect", detail)
             return answered(link.status, link.response.headers)
-        if isinstance(link, OSError) and link.errno in _FULL:
+        if isinstance(link, OSError) and link.errno in FULL:
             return VideoError("disk", detail)
     for reason, types in _sure().items():
         if any(isinstance(link, types) for link in chain):

@@ -293,7 +293,7 @@ class _Pool:
     def _left_behind(self, hand: _Hand) -> list[int]:
         """The sources of a dead worker, none of which is asked for any longer."""
         for index in hand.fetching:
-            self._schedule.landed(index)
+            self._schedule.dropped(index)
         return [*hand.fetching, *hand.landed, *([] if hand.held is None else [hand.held])]
 
     def _node_lives(self, node: str) -> bool:

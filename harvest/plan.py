@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harvest.sources import Source, unite
-from skelcore.errors import InputError
+from skelcore.errors import InputError, RunError
 from skelcore.files import atomic
 
 # What begins an append; the number of its sources follows.
@@ -140,7 +140,8 @@ def update(path: Path, sources: Iterable[Source], shard_size: int) -> Plan:
 
     New sources get new shards in the order of their addresses, whatever the order and however often they are named;
     what was planned keeps its id and its shard. The file is written once and then only appended to. Raises InputError
-    for a damaged plan, for one id of two addresses, and for rows of lists that differ over one address.
+    for a damaged plan, for one id of two addresses, and for rows of lists that differ over one address; RunError where
+    the plan cannot be written.
     """
     plan = _planned(path)
     lines = _fresh(plan, sources)
@@ -148,13 +149,17 @@ def update(path: Path, sources: Iterable[Source], shard_size: int) -> Plan:
         return plan
     placed = (b'%b, "shard": %d}\n' % (line[:-1], plan.shards + i // shard_size) for i, line in enumerate(lines))
     if plan.size:
-        with open(path, "r+b") as file:
-            file.truncate(plan.size)
-            file.seek(plan.size)
-            file.write(b"%b%d}\n" % (_APPEND, len(lines)))
-            file.writelines(placed)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with open(path, "r+b") as file:
+                file.truncate(plan.size)
+                file.seek(plan.size)
+                file.write(b"%b%d}\n" % (_APPEND, len(lines)))
+                file.writelines(placed)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise RunError(f"{path}: cannot be written: {error.strerror}; what was planned before is kept: mend that "
+                           "and run again") from None
     else:
         with atomic(path) as file:
             file.writelines(placed)

@@ -35,14 +35,14 @@ _COLOURS = {"ok": "a", "rejected": "b", "failed": "c"}
 _USER = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://)[^/?#]*@")
 
 
-def write(folder: Path, planned: Plan, entries: Iterable[Entry]) -> Path:
+def write(folder: Path, planned: Plan, entries: Iterable[Entry], told: Mapping[str, Any] | None = None) -> Path:
     """Write ``report.html`` into an output folder, from its plan and its ledger's entries, one a source.
 
-    What the shards and the last run amount to is read from ``summary.json``, which must be written before. Takes one
-    pass over the entries and memory that does not grow with them. Raises InputError for damaged files.
+    What the shards and the last run amount to is ``told``, by default what ``summary.json`` holds. Takes one pass over
+    the entries and memory that does not grow with them. Raises InputError for damaged files.
     """
     evidence = Evidence.of(entries)
-    told = summary.read(folder / "summary.json")
+    told = summary.read(folder / "summary.json") if told is None else told
     found = specimens.gather(folder)
     path = folder / "report.html"
     write_text(path, page.document("Harvest report", [

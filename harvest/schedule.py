@@ -111,11 +111,15 @@ class Schedule:
         host.asked -= 1
         self._queue(name, host)
 
-    def lost(self, source: int, host: str | None) -> None:
-        """A worker died while it fetched or held this source, which is no fault of the host."""
-        if source in self._asked:
-            self.landed(source)
+    def dropped(self, source: int) -> None:
+        """A worker died, or was stopped, while it fetched this source, which says nothing of the host."""
+        self.landed(source)
         self._outage.forget(source)
+
+    def lost(self, source: int, host: str | None) -> None:
+        """A worker died while it fetched or held this source, which is to be fetched again."""
+        if source in self._asked:
+            self.dropped(source)
         self.add(source, host, first=True)
 
     def answered(self, host: str | None) -> None:

@@ -18,7 +18,8 @@ _PREFIX = "skelshot-video-"
 @contextmanager
 def folder() -> Iterator[str]:
     """A folder for one download, deleted on leaving the context; its name tells the host and process it belongs to."""
-    with tempfile.TemporaryDirectory(prefix=f"{_own_prefix()}{os.getpid()}-") as path:
+    # What cannot be deleted is no fault of the video; ``sweep`` tries again.
+    with tempfile.TemporaryDirectory(prefix=f"{_own_prefix()}{os.getpid()}-", ignore_cleanup_errors=True) as path:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             # Some network file systems lock no folders; there the name alone protects it.
