@@ -68,7 +68,7 @@ class Gates(Config):
     min_motion: float = Field(0.002, ge=0, description="frozen: spread of the joints over the person's height")
     max_jitter: float | None = Field(0.1, ge=0, description="jitter: second difference over the height; null: any")
     max_teleport: float | None = Field(0.4, ge=0, description="teleport: step of the body over its height, a frame")
-    max_flip: float = Field(0.1, ge=0, le=1, description="flip: share of steps in which left and right swap")
+    max_flip: float = Field(0.2, ge=0, le=1, description="flip: share of steps in which left and right swap")
     max_limb_drift: float | None = Field(0.65, ge=0, description="limb_drift: variation of the limbs' lengths")
     max_limb_ratio: float | None = Field(2.0, ge=1, description="limb_drift: longer over shorter of left and right")
     max_full_frame: float = Field(0.95, ge=0, le=1, description="hallucinated: share of the frame that a pose spans")

@@ -257,6 +257,6 @@ def test_a_video_is_rejected_for_what_its_longest_track_was():
 
 def test_one_swap_and_the_way_back_are_forgiven_in_a_short_track():
     usual, numbers = Gates(), {"seconds": 1.2, "fps": 15.0}
-    for frames, swaps, wanted in ((16, 2, None), (16, 3, "flip"), (60, 2, None), (60, 8, "flip")):
+    for frames, swaps, wanted in ((16, 2, None), (16, 4, "flip"), (60, 2, None), (60, 13, "flip")):
         found = gates.judge({**numbers, "frames": float(frames), "flip": round(swaps / (frames - 1), 4)}, usual)
         assert found == wanted, (frames, swaps)
