@@ -34,10 +34,11 @@ def forget(output: str | Path, names: Sequence[str]) -> list[str]:
             ledger.forget(chosen)
             sources = [planned[index] for index in chosen]
             for shard in sorted({source.shard for source in sources} - ledger.closed):
-                space.purge(shard, [source.id for source in sources if source.shard == shard], planned, ledger)
                 ids = [planned[index].id for index in planned.members(shard) if ledger.gave_tracks(index)]
                 if all(map(ledger.is_settled, planned.members(shard))) and not space.lost(shard, ids):
                     space.close(shard, planned, ledger)
+                else:
+                    space.purge(shard, [source.id for source in sources if source.shard == shard], planned, ledger)
             accounts.settle(space, planned, ledger)
     return [source.id for source in sources]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate
@@ -54,28 +53,6 @@ class Entry:
         return bool(self.tracks or self.dropped)
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Totals over a plan: ``sources`` = ok + rejected + failed + forgotten + pending.
-
-    ``tracks`` kept, ``dropped`` tracks by gate, ``frames`` and ``seconds`` looked at, closed ``shards``.
-    """
-
-    sources: int
-    ok: int
-    rejected: int
-    failed: int
-    forgotten: int
-    pending: int
-    failed_by_reason: dict[str, int]
-    rejected_by_reason: dict[str, int]
-    tracks: int
-    dropped: dict[str, int]
-    frames: int
-    seconds: float
-    shards: int
-
-
 class Ledger:
     """What is known of every source of a plan, by its index, and the set of closed shards; in step with the file.
 
@@ -92,8 +69,6 @@ class Ledger:
         self._codes = np.full(len(plan), _PENDING, np.uint16)
         self._gave = np.zeros(len(plan), bool)
         self._places = np.full(len(plan), -1, np.int64)  # where a source's entry is in the file
-        self._sums: Counter[str] = Counter()  # tracks, frames, and microseconds, whose sum has no order
-        self._dropped: Counter[str] = Counter()
         self._size = 0
         self._writer: int | None = None
         if path.exists():
@@ -195,43 +170,16 @@ class Ledger:
                 file.seek(place)
                 yield Entry(**json.loads(file.readline()))
 
-    @property
-    def counts(self) -> Counts:
-        found = Counter(dict(zip(self._kinds, np.bincount(self._codes, minlength=len(self._kinds)).tolist(),
-                                 strict=True)))
-        by_status: Counter[str] = Counter()
-        for (status, _), count in found.items():
-            by_status[status] += count
-
-        def by_reason(wanted: Status) -> dict[str, int]:
-            return {reason: count for (status, reason), count in sorted(found.items()) if status == wanted and count}
-
-        return Counts(len(self._plan), by_status["ok"], by_status["rejected"], by_status["failed"],
-                      by_status["forgotten"], by_status[""], by_reason("failed"), by_reason("rejected"),
-                      self._sums["tracks"], {gate: n for gate, n in sorted(self._dropped.items()) if n},
-                      self._sums["frames"], self._sums["microseconds"] / 1e6, len(self.closed))
-
     def _note(self, index: int, entry: Entry | None, place: int) -> None:
         """Put ``entry`` (None: pending) in the place of what is known of a source."""
-        before = self.entry(index)
-        if before is not None:
-            self._add(before, -1)
         if entry is None:
             self._codes[index], self._gave[index], self._places[index] = _PENDING, False, -1
             return
-        self._add(entry, 1)
         kind = (entry.status, entry.reason)
         if kind not in self._kinds:
             self._kinds.append(kind)
         self._codes[index], self._gave[index] = self._kinds.index(kind), entry.gave_tracks
         self._places[index] = place
-
-    def _add(self, entry: Entry, sign: int) -> None:
-        self._sums["tracks"] += sign * entry.tracks
-        self._sums["frames"] += sign * entry.frames
-        self._sums["microseconds"] += sign * round(entry.seconds * 1e6)
-        for gate, count in entry.dropped.items():
-            self._dropped[gate] += sign * count
 
     def _append(self, rows: list[dict[str, Any]]) -> list[int]:
         """Write lines and wait for the disk; gives where each begins."""

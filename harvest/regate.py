@@ -56,6 +56,15 @@ class Moves:
 
 def regate(config: Regate) -> None:
     """Judge all tracks anew and move those whose verdict has changed; a killed run is completed by the next."""
+    print(_pass(config, write=True))
+
+
+def describe(config: Regate) -> str:
+    """What ``regate`` would do, without doing it."""
+    return str(_pass(config, write=False))
+
+
+def _pass(config: Regate, write: bool) -> Moves:
     moves = Moves()
     with Workspace(workspace.settled(config.output)) as space:
         sources = plan.read(space.plan)
@@ -63,27 +72,22 @@ def regate(config: Regate) -> None:
             for shard in _closed(config.output, sources, ledger):
                 found = judged.read(space.root, shard)
                 reasons = found.verdicts(config.gates)
-                changed = _changed(sources, ledger, found, reasons)
                 moves.add(found, reasons)
-                _rewrite(space, shard, found, reasons, ledger)
-                if changed:
-                    ledger.settle_many(changed)
-                space.publish_shard(shard, sources, ledger)
-            space.resettle(gates=config.gates.model_dump(mode="json"))
-            accounts.settle(space, sources, ledger)
-    print(moves)
+                if write:
+                    _move(space, shard, found, reasons, sources, ledger)
+            if write:
+                space.resettle(gates=config.gates.model_dump(mode="json"))
+                accounts.settle(space, sources, ledger)
+    return moves
 
 
-def describe(config: Regate) -> str:
-    """What ``regate`` would do, without doing it."""
-    moves = Moves()
-    with Workspace(workspace.settled(config.output)) as space:
-        sources = plan.read(space.plan)
-        with Ledger(space.ledger, sources) as ledger:
-            for shard in _closed(config.output, sources, ledger):
-                found = judged.read(space.root, shard)
-                moves.add(found, found.verdicts(config.gates))
-    return str(moves)
+def _move(space: Workspace, shard: int, found: Judged, reasons: dict[Id, str], sources: Plan, ledger: Ledger) -> None:
+    # Before any file changes, because it refuses what the ledger does not know.
+    changed = _changed(sources, ledger, found, reasons)
+    _rewrite(space, shard, found, reasons, ledger)
+    if changed:
+        ledger.settle_many(changed)
+    space.publish_shard(shard, sources, ledger)
 
 
 def _closed(output: str, sources: Plan, ledger: Ledger) -> Iterator[int]:

@@ -43,10 +43,10 @@ def settled(output: str | Path) -> Harvest:
 class Workspace:
     """One output folder, open to one harvest at a time.
 
-    ``plan.jsonl``, ``ledger.jsonl``, ``settings.json``, ``summary.json``, ``report.html``,
-    ``ATTRIBUTION.csv``, ``tensorboard/``, ``shards/``, ``rejected/``, and ``work/`` with the finished videos of open
-    shards. Raises RunError when another harvest writes there, InputError when the folder holds a harvest with other
-    settings.
+    ``plan.jsonl``, ``ledger.jsonl``, ``settings.json``, ``summary.json``, ``report.html``, ``ATTRIBUTION.csv``,
+    ``tensorboard/``, ``shards/``, ``rejected/``, and ``work/`` with the finished videos of open shards; of an output in
+    a bucket the copy of it that is here. Raises RunError when another harvest writes there, InputError when the folder
+    holds a harvest with other settings.
     """
 
     def __init__(self, config: Harvest) -> None:
@@ -77,10 +77,6 @@ class Workspace:
             self._lock.close()
             raise
         self._sweep()
-
-    def _make_folders(self) -> None:
-        for folder in self._folders:
-            folder.mkdir(parents=True, exist_ok=True)
 
     def keep(self, source: Source, outcome: Outcome) -> None:
         """Store what a finished video gave until its shard is closed."""
@@ -148,14 +144,6 @@ class Workspace:
             if index is None or plan[index].shard in ledger.closed:
                 path.unlink()
 
-    def _load(self, id: str) -> Block:
-        path = self._path(id)
-        with path.open("rb") as file:
-            return shard_format.decode(next(shard_format.walk(file, str(path), path.stat().st_size)))
-
-    def _path(self, id: str) -> Path:
-        return self._work / f"{id}.tar"
-
     def resettle(self, **settings: Any) -> None:
         """Change settings of a folder whose blocks have been brought in line with them."""
         before = _settings(self._settings)
@@ -173,6 +161,18 @@ class Workspace:
         """Bring summary, attribution and report to where they are looked for, if that is not here."""
         if self._mirror:
             self._mirror.send_accounts()
+
+    def _make_folders(self) -> None:
+        for folder in self._folders:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def _load(self, id: str) -> Block:
+        path = self._path(id)
+        with path.open("rb") as file:
+            return shard_format.decode(next(shard_format.walk(file, str(path), path.stat().st_size)))
+
+    def _path(self, id: str) -> Path:
+        return self._work / f"{id}.tar"
 
     def _settle_settings(self, settings: dict[str, Any]) -> None:
         """Blocks of one folder must be comparable, so what decides their content is fixed by its first run."""
@@ -192,8 +192,8 @@ class Workspace:
 
     def _sweep(self) -> None:
         """Remove what killed runs left half-written, and no other program's files."""
-        ours = [self.root.glob(f".{name}.*.tmp") for name in 
-                ("plan.jsonl", "settings.json", "summary.json", "report.html", "ATTRIBUTION.csv")]
+        ours = [self.root.glob(f".{name}.*.tmp")
+                for name in ("plan.jsonl", "settings.json", "summary.json", "report.html", "ATTRIBUTION.csv")]
         ours.append((self.root / "attribution").glob(".*.tmp"))
         ours += [folder.glob(".*.tmp") for folder in self._folders]
         for path in chain.from_iterable(ours):

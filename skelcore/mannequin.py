@@ -148,7 +148,8 @@ def write_video(performance: Performance, path: str | Path, people: bool = True)
     try:
         with av.open(str(part), "w", format="mp4") as container:
             rate = Fraction(performance.fps).limit_denominator(1001)
-            options = {"crf": "20", "preset": "veryfast", "threads": "1"}
+            # Without the last, x264's bytes vary from run to run, and with them what a pose model makes of the clip.
+            options = {"crf": "20", "preset": "veryfast", "threads": "1", "x264-params": "cpu-independent=1"}
             stream = container.add_stream("libx264", rate=rate, options=options)
             stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
             for image in performance.render(people):

@@ -16,6 +16,7 @@ from harvest.judged import Judged
 from harvest.ledger import Entry, Ledger
 from harvest.quality import measure
 from harvest.sources import Source
+from harvest.tally import Tally
 from harvest.workspace import Workspace
 from skelcore import shards
 from skelcore.errors import InputError
@@ -86,7 +87,7 @@ def content(root):
 def told(root):
     sources = plan.read(root / "plan.jsonl")
     with Ledger(root / "ledger.jsonl", sources) as ledger:
-        return ledger.counts, [ledger.entry(i) for i in range(len(sources))]
+        return Tally.of(ledger.rows()), [ledger.entry(i) for i in range(len(sources))]
 
 
 def again(root, *words):
@@ -119,7 +120,7 @@ def test_the_accounts_agree_with_the_shards(folder):
     assert again(folder, "gates=strict") == 0
     counts, entries = told(folder)
     store = shards.read(folder)
-    assert counts.tracks == len(store) and counts.sources == 5 and counts.failed == 1
+    assert counts.tracks == len(store) and counts.settled == 5 and counts.states["failed"] == 1
     assert counts.tracks + sum(counts.dropped.values()) == 12
     rows = [json.loads(line) for path in (folder / "rejected").glob("*.jsonl") for line in path.open()]
     assert len(rows) == sum(counts.dropped.values())
@@ -142,7 +143,7 @@ def test_all_or_nothing(folder):
     assert told(folder)[0].tracks == 12 and not list((folder / "rejected").glob("*.tar"))
     assert again(folder, "gates.min_seconds=99") == 0
     counts, entries = told(folder)
-    assert (counts.tracks, counts.rejected, counts.ok) == (0, 4, 0) and counts.shards == SHARDS
+    assert (counts.tracks, counts.states["rejected"], counts.states["ok"]) == (0, 4, 0)
     assert {entry.reason for entry in entries} == {"too_short", "gone"}
     assert not list((folder / "shards").iterdir()), "a shard without tracks is no file"
     assert again(folder, "gates=default") == 0

@@ -96,7 +96,7 @@ class World:
     def settled(self, output):
         planned = plan.read(output / "plan.jsonl")
         with Ledger(output / "ledger.jsonl", planned) as ledger:
-            assert ledger.counts.pending == 0 and ledger.closed == set(range(planned.shards))
+            assert not len(ledger.pending()) and ledger.closed == set(range(planned.shards))
             return {source.id: ledger.status(index) for index, source in enumerate(planned)}
 
     def undisturbed(self, output):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import combinations
 
@@ -18,7 +20,7 @@ from skelcore.errors import InputError, RunError
 from skelcore.layouts import get
 from skelcore.mannequin import ACTIONS, Performance, perform, write_video
 from skelcore.motions import Style, move
-from tests.paths import DATA, need
+from tests.paths import DATA, ROOT, need
 
 COCO = get("coco17")
 LIMBS = [COCO.index(a, b) for side in ("left", "right") for a, b in
@@ -289,3 +291,14 @@ def test_blazepose_agrees_with_the_truth() -> None:
             right.append((errors[errors.mean(1).argmin(), 5:] < 0.2 * torso)[seen[5:]])
     assert np.mean(found) > 0.9
     assert np.concatenate(right).mean() > 0.9
+
+
+def test_a_clip_has_the_same_bytes_in_every_process(tmp_path) -> None:
+    """A few clips one after the other, because the second of a process was the first to differ."""
+    script = ("import hashlib, sys\nfrom skelcore import mannequin\nfor action in mannequin.ACTIONS[:3]:\n"
+              "    clip = mannequin.perform(action, 0, 1, seconds=1, fps=15)\n"
+              "    mannequin.write_video(clip, sys.argv[1])\n"
+              "    print(hashlib.sha256(open(sys.argv[1], 'rb').read()).hexdigest())")
+    found = {subprocess.run([sys.executable, "-c", script, str(tmp_path / f"{i}.mp4")], check=True, capture_output=True,
+                            text=True, cwd=ROOT).stdout for i in range(4)}
+    assert len(found) == 1 and len(found.pop().splitlines()) == 3
