@@ -93,7 +93,7 @@ class _Run:
     def _settle(self, index: int, outcome: Outcome, attempts: int) -> None:
         source = self._plan[index]
         self._space.keep(source, outcome)
-        dropped = Counter(str(track["reason"]) for track in outcome.rejected)
+        dropped = Counter(outcome.reasons)
         entry = Entry(source.id, outcome.status, outcome.reason, outcome.detail, len(outcome.sequences),
                       dict(sorted(dropped.items())), outcome.frames, outcome.seconds, attempts,
                       fetch.host(source.address) or "", str(outcome.origin.get("licence") or ""))

@@ -20,8 +20,8 @@ from skelcore.sequence import PoseSequence
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a source gave: kept ``sequences``, the ``rejected`` tracks' numbers and, in the same order, the poses of
-    these, ``dropped``; the block's ``origin``, and the seconds that its host asks us to ``wait``."""
+    """What a source gave: kept ``sequences``, ``dropped`` ones and in the same order the gates that they fail,
+    ``reasons``; the block's ``origin``, and the seconds that its host asks us to ``wait``."""
 
     status: Status
     reason: str = ""
@@ -29,11 +29,11 @@ class Outcome:
     sequences: list[PoseSequence] = field(default_factory=list)
     origin: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
-    rejected: list[dict[str, Any]] = field(default_factory=list)
+    dropped: list[PoseSequence] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
     frames: int = 0
     seconds: float = 0.0
     wait: float | None = None
-    dropped: list[PoseSequence] = field(default_factory=list)
 
 
 def estimate(source: Source, file: Fetched, config: Harvest, estimator: Estimator) -> Outcome:
@@ -64,7 +64,7 @@ def _judged(source: Source, config: Harvest, estimator: Estimator, found: extrac
             info: dict[str, str]) -> Outcome:
     kept: list[PoseSequence] = []
     dropped: list[PoseSequence] = []
-    rejected: list[dict[str, Any]] = []
+    reasons: list[str] = []
     for number, sequence in enumerate(found.sequences):
         # By this number a track is known in its video, whichever of the others are kept.
         numbers = sequence.meta["quality"] = {"track": number, **sequence.meta["quality"]}
@@ -73,12 +73,12 @@ def _judged(source: Source, config: Harvest, estimator: Estimator, found: extrac
             kept.append(sequence)
         else:
             dropped.append(sequence)
-            rejected.append({"source": source.id, "reason": reason, "start": sequence.meta["start"], **numbers})
-    status: Status = "ok" if kept else "rejected"
-    reason = "" if kept else gates.main_reason((track["reason"], track["frames"]) for track in rejected)
-    return Outcome(status, reason, "", kept, _origin(source, info, found.cuts),
-                   {"harvest": config.fingerprint, **estimator.provenance}, rejected, found.frames,
-                   round(found.seconds, 3), dropped=dropped)
+            reasons.append(reason)
+    frames = (sequence.meta["quality"]["frames"] for sequence in dropped)
+    main = "" if kept else gates.main_reason(zip(reasons, frames, strict=True))
+    return Outcome("ok" if kept else "rejected", main, "", kept, _origin(source, info, found.cuts),
+                   {"harvest": config.fingerprint, **estimator.provenance}, dropped, reasons, found.frames,
+                   round(found.seconds, 3))
 
 
 def _origin(source: Source, info: dict[str, str], cuts: list[float]) -> dict[str, Any]:

@@ -129,3 +129,15 @@ def test_a_kill_in_between_is_completed(tmp_path, output, monkeypatch, completed
             assert step > 5
             return
     pytest.fail("not every step was tried")
+
+
+def test_of_a_shard_that_is_still_open_it_goes_at_once(tmp_path, output):
+    """A source of the same shard is to be tried again, so the shard is not written anew for long."""
+    planned = plan.read(output / "plan.jsonl")
+    other = next(i for i in planned.members(planned[planned.find("end")].shard) if planned[i].id != "end")
+    with Workspace(config(tmp_path)), Ledger(output / "ledger.jsonl", planned) as ledger:
+        ledger.reopen([other])
+    assert forget.forget(output, ["end"]) == ["end"]
+    assert keys(output) == {name: {"film", "start", "other"} for name in ("shards", "rejected")}
+    with Ledger(output / "ledger.jsonl", planned) as ledger:
+        assert planned[other].shard not in ledger.closed and not ledger.is_settled(other)

@@ -28,10 +28,9 @@ def three_shots(folder):
 def test_every_track_has_its_number_and_those_rejected_their_poses(tmp_path):
     outcome = harvested(three_shots(tmp_path))
     assert [sequence.meta["quality"]["track"] for sequence in outcome.sequences] == [0, 1, 3]
-    row, = outcome.rejected
-    assert (row["source"], row["track"], row["reason"], row["start"], row["frames"]) == ("v", 2, "too_short", 2.0, 6)
     dropped, = outcome.dropped
-    assert dropped.meta["quality"].items() <= row.items() and dropped.frames == 6 and dropped.scores.any()
+    assert outcome.reasons == ["too_short"] and dropped.meta["start"] == 2.0
+    assert dropped.meta["quality"]["track"] == 2 and dropped.frames == 6 and dropped.scores.any()
     assert all(each.meta["quality"]["crowd"] == 2 for each in [*outcome.sequences, *outcome.dropped])
 
 
@@ -44,8 +43,9 @@ def test_a_block_says_where_its_video_cuts(tmp_path):
 def test_what_is_rejected_is_told_and_kept_apart(tmp_path):
     outcome = harvested(three_shots(tmp_path), gates={"min_seconds": 9})
     assert (outcome.status, outcome.reason, outcome.sequences) == ("rejected", "too_short", [])
-    assert [row["track"] for row in outcome.rejected] == [0, 1, 2, 3] and len(outcome.dropped) == 4
-    assert harvested(three_shots(tmp_path), gates="all").rejected == []
+    assert [each.meta["quality"]["track"] for each in outcome.dropped] == [0, 1, 2, 3]
+    assert outcome.reasons == ["too_short"] * 4
+    assert harvested(three_shots(tmp_path), gates="all").dropped == []
 
 
 @pytest.mark.parametrize(("interactions", "persons"), [("together", [2]), ("apart", [1, 1])])

@@ -50,12 +50,12 @@ def mixed(seed=0):
     for each in brief:
         each.meta["quality"]["seconds"] = 0.2
     return Outcome("ok", sequences=[track(1, seed)], dropped=brief, origin={"file": "a.mp4"}, provenance={"model": "m"},
-                   rejected=[{"reason": "too_short"}] * 2)
+                   reasons=["too_short"] * 2)
 
 
 def entry(source, outcome):
     return Entry(source.id, outcome.status, outcome.reason, tracks=len(outcome.sequences),
-                 dropped=dict(Counter(row["reason"] for row in outcome.rejected)))
+                 dropped=dict(Counter(outcome.reasons)))
 
 
 def planned(space, *sources):
