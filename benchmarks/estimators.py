@@ -6,7 +6,7 @@ for people in each fifth frame, as in a harvest, and takes the persons of all fi
 on inputs that lie ready in memory; a loop over our own code that looks for people in each frame and takes one person at
 a time; and that loop in public tools: rtmlib's (where `pip install --no-deps rtmlib` was run) and MMPose's
 `inference_topdown`. All take turns; medians of CPU time, so that other work on the machine does not count. Decoding
-and tracking, which benchmarks/harvest.py measures, are left out.
+and tracking, which benchmarks/harvesting.py measures, are left out.
 """
 
 from __future__ import annotations

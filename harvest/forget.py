@@ -71,7 +71,7 @@ def _address(name: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = command.Parser(prog="forget", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = command.Parser(prog="skelshot forget", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("output", metavar="OUTPUT", help="folder of a harvest")
     parser.add_argument("names", metavar="ID_OR_URL", nargs="+", help="what to remove: an id, a URL or a path")
     return parser.run(argv, lambda words: print(f"forgotten: {' '.join(forget(words.output, words.names))}"))

@@ -1,4 +1,4 @@
-"""Write report.html on a harvest: python -m harvest.report OUTPUT
+"""Write report.html on a harvest: skelshot harvest-report OUTPUT
 
 One file that opens from disk: what came in, what failed and why, how fast, how good the tracks are, and how they look.
 """
@@ -164,7 +164,8 @@ def _settings(folder: Path, told: Mapping[str, Any], found: Specimens) -> Iterat
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = command.Parser(prog="harvest-report", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = command.Parser(prog="skelshot harvest-report", description=__doc__,
+                            formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("output", metavar="OUTPUT", help="folder of a harvest")
     return parser.run(argv, lambda words: print(f"open {_on(Path(words.output))}"))
 

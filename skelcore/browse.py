@@ -61,7 +61,7 @@ def copies(path: Path) -> Iterator[Copy]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = command.Parser(prog="browse", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = command.Parser(prog="skelshot browse", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("shards", metavar="SHARDS", help="a shard, a folder or glob of them, or a harvest's output")
     parser.add_argument("--output", type=Path, default=Path("browse.html"), help="the page (default: browse.html)")
     parser.add_argument("--tracks", type=_count, default=gallery.MOST_TRACKS,
