@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import urllib3.exceptions as urllib3
 
 from harvest.reasons import VideoError
+from skelcore import files
 
 _STATUS = {401: "forbidden", 403: "forbidden", 404: "gone", 407: "network", 408: "network", 410: "gone",
            429: "rate_limited", 451: "forbidden"}
@@ -36,7 +37,7 @@ _PHRASES = {
     "invalid": ("is not a valid url",),
     "download": ("got more than 100 headers",),
 }
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+FULL = files.FULL | {errno.EROFS}
 _URL = re.compile(r"https?://[^\s'\"<>]+", re.IGNORECASE)
 
 

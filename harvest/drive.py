@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +27,7 @@ _TELL_SECONDS = 2.0
 _HIRE_SECONDS = 1800  # on a cluster, whose machines may first have to be hired and set up
 _CLUSTER = "RAY_ADDRESS"  # set by `ray job submit`, and by run.py where `ray submit` has put it
 _FETCH_GRACE = 60.0  # beyond limits.fetch_seconds, which a fetch should notice itself
-_NODE_SECONDS = 2.0  # Ray may notice the death of a worker a moment before that of its node
+_NODE_SECONDS = 30.0  # within which Ray notices that a node is gone; that its workers are, it notices sooner
 
 # Takes the index of a source, what became of it, and after how many attempts.
 Settle = Callable[[int, Outcome, int], None]
@@ -125,19 +125,23 @@ class _Pool:
         # Workers whose answer that they are ready is still awaited: they load their model or queue for a CPU.
         self._starting: dict[Any, Any] = {}
         self._attempts: Counter[int] = Counter()
-        self._deaths: Counter[int] = Counter()
+        self._deaths: dict[int, list[str]] = defaultdict(list)  # nodes of the workers that died with a source in hand
+        self._trials: list[tuple[float, int]] = []  # (time, source): whether it is to blame is told then
         self._suspects: set[int] = set()
+        self._size = 1
         self._stillborn = 0
         self._workless_since = self._told = time.monotonic()
 
     def run(self) -> None:
         try:
-            for _ in range(min(len(self._schedule), self._config.workers or _room(self._config))):
+            self._size = min(len(self._schedule), self._config.workers or _room(self._config))
+            for _ in range(self._size):
                 self._start()
-            while len(self._schedule) or any(hand.load for hand in self._hands):
+            while len(self._schedule) or self._trials or any(hand.load for hand in self._hands):
                 self._hand_out()
                 self._listen()
                 self._enforce_deadlines()
+                self._judge()
                 self._tell()
         finally:
             for actor in [*self._starting.values(), *(hand.actor for hand in self._hands)]:
@@ -168,8 +172,8 @@ class _Pool:
         except RayError as error:
             self._stillborn += 1
             failed = isinstance(error, RayActorError) and error.actor_init_failed
-            # One that died otherwise went with its machine, say: others may take its place.
-            if failed or self._stillborn > _MOST_DEATHS:
+            # Those that died otherwise went with their machine, say: others may take their place.
+            if failed or self._stillborn > _MOST_DEATHS * self._size:
                 raise RunError(f"a worker cannot start: {_last_line(error)}") from None
             self._start()
         else:
@@ -275,17 +279,33 @@ class _Pool:
     def _bury(self, hand: _Hand) -> None:
         """A worker has died: whatever it had is fetched again, but for what is the likely cause."""
         self._replace(hand)
-        guilty: Iterable[int] = ()
-        if self._node_lives(hand.node):
-            if hand.held is not None:
-                guilty = [hand.held]
-            elif len(hand.fetching) == 1:
-                guilty = list(hand.fetching)
-            else:
-                self._suspects.update(hand.fetching)
-        self._deaths.update(guilty)
+        if hand.held is not None:
+            suspected = hand.held
+        elif len(hand.fetching) == 1:
+            suspected = next(iter(hand.fetching))
+        else:
+            suspected = None
+            self._suspects.update(hand.fetching)
         for index in self._left_behind(hand):
-            if self._deaths[index] >= _MOST_DEATHS:
+            if index == suspected:
+                self._deaths[index].append(hand.node)
+            if index == suspected and len(self._deaths[index]) >= _MOST_DEATHS:
+                patience = _NODE_SECONDS if len(ray.nodes()) > 1 else 0
+                self._trials.append((time.monotonic() + patience, index))
+            else:
+                self._schedule.lost(index, self._host(index))
+
+    def _judge(self) -> None:
+        """Settle the sources that workers died of on nodes that live on; a lost node is the fault of none."""
+        now = time.monotonic()
+        due = [index for until, index in self._trials if until <= now]
+        if not due:
+            return
+        self._trials = [(until, index) for until, index in self._trials if until > now]
+        living = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        for index in due:
+            self._deaths[index] = [node for node in self._deaths[index] if node in living]
+            if len(self._deaths[index]) >= _MOST_DEATHS:
                 self._end(index, Outcome("failed", "crash"))
             else:
                 self._schedule.lost(index, self._host(index))
@@ -295,14 +315,6 @@ class _Pool:
         for index in hand.fetching:
             self._schedule.dropped(index)
         return [*hand.fetching, *hand.landed, *([] if hand.held is None else [hand.held])]
-
-    def _node_lives(self, node: str) -> bool:
-        until = time.monotonic() + _NODE_SECONDS
-        while any(found["NodeID"] == node and found["Alive"] for found in ray.nodes()):
-            if time.monotonic() > until or len(ray.nodes()) == 1:
-                return True
-            time.sleep(0.1)
-        return False
 
     def _enforce_deadlines(self) -> None:
         now = time.monotonic()

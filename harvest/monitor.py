@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -87,16 +88,20 @@ class Monitor:
             self._write()
 
     def _write(self) -> None:
-        # TensorBoard's own writer: torch's would load torch into a process that has no other use for it.
+        # Record by record, here: torch's writer would load torch into a process that has no other use for it, and the
+        # thread of TensorBoard's would tell of a full disk in a traceback of its own.
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
         if self._board is None:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._board = EventFileWriter(str(self._folder))
+            name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+            self._board = RecordWriter((self._folder / name).open("xb"))
+            self._board.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in self._scalars().items()]
-        self._board.add_event(Event(wall_time=time.time(), step=self._progress.count, summary=Summary(value=values)))
+        event = Event(wall_time=time.time(), step=self._progress.count, summary=Summary(value=values))
+        self._board.write(event.SerializeToString())
         self._board.flush()
 
     def _scalars(self) -> dict[str, float]:

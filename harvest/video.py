@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from harvest import extract, gates
-from harvest.causes import FULL
+from harvest.causes import FULL, line
 from harvest.config import Harvest
 from harvest.estimators import Estimator
 from harvest.fetch import Fetched
@@ -53,11 +53,12 @@ def estimate(source: Source, file: Fetched, config: Harvest, estimator: Estimato
 def failed(error: Exception) -> Outcome:
     """What an error makes of a source: its reason, ``disk`` where that is full, else ``error`` and where it arose."""
     if isinstance(error, VideoError):
-        return Outcome("failed", error.reason, error.detail, wait=error.wait)
+        return Outcome("failed", error.reason, line(error.detail, 300), wait=error.wait)
     if isinstance(error, OSError) and error.errno in FULL:
         return Outcome("failed", "disk", str(error.strerror))
     where = traceback.extract_tb(error.__traceback__)[-1]
-    return Outcome("failed", "error", f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})"[:300])
+    told = line(f"{type(error).__name__}: {error}", 250)
+    return Outcome("failed", "error", line(f"{told} ({where.name}, line {where.lineno})", 300))
 
 
 def _judged(source: Source, config: Harvest, estimator: Estimator, found: extract.Extraction,

@@ -85,11 +85,12 @@ def get(url: str, fetch: Fetch, visit: Callable[[str], None] = lambda url: None,
 
 
 def fetchable(url: str) -> bool:
-    """Whether this is a valid http:// or https:// address."""
+    """Whether this is a valid http:// or https:// address; no host's name holds what cannot be printed."""
     try:
         url.encode()
         parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        name = parts.hostname or ""
+        return parts.scheme in ("http", "https") and name != "" and name.isprintable() and parts.port != 0
     except ValueError:
         return False
 

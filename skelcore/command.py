@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import json
 import os
 import re
@@ -15,13 +14,14 @@ from typing import NoReturn, TypeVar, get_args, get_origin
 
 from skelcore import config as configs
 from skelcore.errors import InputError, RunError
+from skelcore.files import FULL
+from skelcore.page import printable
 
 C = TypeVar("C", bound=configs.Config)
 
 # key=value or key.sub=value, but no URL or path that happens to hold an equals sign.
 _OVERRIDE = re.compile(r"[A-Za-z_][\w.-]*=")
 # What torch, whose CPU errors are plain RuntimeErrors, says when memory is too small or a size beyond any memory.
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _NO_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|size calculation overflowed", re.I)
 _LONGEST = 300  # characters of an error line about the command's words
 
@@ -71,10 +71,10 @@ def guarded(body: Callable[[], None]) -> int:
         sys.stdout.flush()  # here, where a closed pipe is met, and not at exit
         return 0
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         return 2
     except RunError as error:
-        print(f"failed: {error}", file=sys.stderr)
+        _say(f"failed: {error}")
         return 1
     except KeyboardInterrupt as interrupt:
         print("interrupted", file=sys.stderr)
@@ -84,13 +84,18 @@ def guarded(body: Callable[[], None]) -> int:
         return 1
     except Exception as error:
         if is_out_of_memory(error):
-            print("failed: too little memory; smaller sizes or a smaller batch need less", file=sys.stderr)
-        elif isinstance(error, OSError) and error.errno in _NO_ROOM:
+            _say("failed: too little memory; smaller sizes or a smaller batch need less")
+        elif isinstance(error, OSError) and error.errno in FULL:
             where = f"{error.filename}: " if error.filename else ""
-            print(f"failed: {where}{error.strerror}; make room and run the same command again", file=sys.stderr)
+            _say(f"failed: {where}{error.strerror}; make room and run the same command again")
         else:
             traceback.print_exc()
         return 1
+
+
+def _say(text: str) -> None:
+    """Names of files and columns, which are others' words, must neither begin a line nor steer a terminal."""
+    print(printable(" ".join(text.split())), file=sys.stderr)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -10,12 +10,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+FULL = {errno.ENOSPC, errno.EDQUOT}  # what a full disk, or a user's full share of it, is told by
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[IO[bytes]]:
     """A binary file that appears under ``path`` only when the block ends without an error, synced to disk.
 
-    Raises OSError for a path that is a folder, a device or a pipe, which a file must not take the place of.
+    Raises OSError for a path that is a folder, a device or a pipe, which a file must not take the place of, and where
+    the disk is full.
     """
     path = Path(path)
     if path.exists() and not path.is_file():
@@ -29,8 +31,10 @@ def atomic(path: str | Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in FULL and error.filename is None:
+            error.filename = str(path)  # a write does not say to what
         raise
     _sync_folder(path.parent)
 

@@ -11,7 +11,7 @@ def drive(config, sources, wanted, settle, watch):
     """One source after the other; what would kill or hang this process is settled as the driver settles it."""
     worker = Worker(config)
     for index in wanted:
-        settle(index, _fatal(sources[index]) or _outcome(worker, index, sources[index]), 1)
+        settle(index, _fatal(sources[index]) or outcome(worker, index, sources[index]), 1)
 
 
 def _fatal(source):
@@ -22,7 +22,8 @@ def _fatal(source):
     return None
 
 
-def _outcome(worker, index, source):
+def outcome(worker, index, source):
+    """What a worker makes of a source, when nothing happens to it."""
     worker.feed(index, source)
     [(index, failure)] = worker.landed()
     return failure or worker.estimate(index)[0]

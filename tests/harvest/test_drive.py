@@ -13,6 +13,7 @@ import pytest
 
 from harvest import drive
 from harvest.config import Harvest
+from harvest.sources import Source
 from skelcore.errors import RunError
 from tests.harvest import fakes, web
 from tests.harvest.test_run import BLOBS, content, finish, ledger, ledger_lines, start
@@ -43,6 +44,61 @@ def test_a_cluster_has_longer_to_hire_its_machines(monkeypatch, address, patienc
     pool._workless_since -= 61
     with pytest.raises(RunError, match=f"no worker within {patience} s"):
         pool._listen()
+
+
+def test_a_lost_node_is_noticed_late_and_is_no_fault_of_a_video(monkeypatch):
+    """Ray tells of a lost node long after its workers: until then nobody is judged, and what died there counts not."""
+    nodes, clock, ended, hired = {"a": True, "b": True}, [100.0], [], []
+    monkeypatch.setattr(drive.ray, "nodes", lambda: [{"NodeID": n, "Alive": lives} for n, lives in nodes.items()])
+    monkeypatch.setattr(drive.ray, "kill", lambda actor: None)
+    monkeypatch.setattr(drive.time, "monotonic", lambda: clock[0])
+    pool = drive._Pool(Harvest(sources=["a"], output="b"), [Source("v", "/v.mp4")], [0],
+                       lambda index, outcome, attempts: ended.append((index, outcome.reason)), lambda *state: None)
+    monkeypatch.setattr(pool, "_start", lambda: hired.append(clock[0]))
+
+    def die(node):
+        hand = drive._Hand(None, node, held=pool._schedule.take(clock[0]))
+        assert hand.held == 0
+        pool._schedule.landed(0)
+        pool._hands.append(hand)
+        pool._bury(hand)
+
+    die("a")
+    assert not pool._trials and len(pool._schedule) == 1
+    die("b")
+    pool._judge()
+    assert pool._trials and not len(pool._schedule) and not ended
+    nodes["a"] = False
+    clock[0] += 31
+    pool._judge()
+    assert not pool._trials and len(pool._schedule) == 1 and not ended
+    die("b")
+    clock[0] += 31
+    pool._judge()
+    assert ended == [(0, "crash")] and not len(pool._schedule) and len(hired) == 3
+    # A machine alone has no other node to lose, so nobody waits.
+    del nodes["a"]
+    pool._schedule.add(0, None)
+    die("b")
+    die("b")
+    pool._judge()
+    assert len(ended) == 2
+
+
+def test_a_machine_may_be_lost_while_many_workers_start_on_it(monkeypatch):
+    def gone(reference):
+        raise drive.RayActorError
+
+    monkeypatch.setattr(drive.ray, "get", gone)
+    pool = drive._Pool(Harvest(sources=["a"], output="b"), [], [], lambda *settled: None, lambda *state: None)
+    monkeypatch.setattr(pool, "_start", lambda: None)
+    pool._size = 4
+    for number in range(8):
+        pool._starting[number] = None
+        pool._welcome(number)
+    pool._starting[8] = None
+    with pytest.raises(RunError, match="a worker cannot start"):
+        pool._welcome(8)
 
 
 @pytest.mark.slow

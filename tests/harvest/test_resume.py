@@ -49,7 +49,7 @@ class World:
 
     def add(self, which, numbers):
         self.rows[which] += numbers
-        (self.root / f"{which}.txt").write_text("".join(f"v/{number}.mp4\n" for number in self.rows[which]))
+        (self.root / f"{which}.txt").write_text("".join(f"/v/{number}.mp4\n" for number in self.rows[which]))
 
     @property
     def named(self):
@@ -81,7 +81,7 @@ class World:
             code = 99
             try:
                 os.dup2(os.open(self.root / "said.txt", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 2)
-                _mortal(die_at, random.Random(seed))
+                _mortal(die_at, random.Random(seed), self.output / "plan.jsonl")
                 code = work()
             finally:
                 os._exit(code or 0)
@@ -117,9 +117,9 @@ class World:
             forget.forget(output, sorted(self.forgotten))
 
 
-def _mortal(die_at, dice):
+def _mortal(die_at, dice, path):
     """Let this process end at a change of a file: before it, after it, or, where bytes are written, in its middle."""
-    left = [die_at]
+    left, planned = [die_at], plan.read(path).size if path.exists() else 0
 
     def at_risk(call, partial=None):
         def deed(*words, **how):
@@ -138,21 +138,15 @@ def _mortal(die_at, dice):
     def torn(file, data, write=os.write):
         write(file, bytes(data)[:dice.randrange(len(data) + 1)])
 
-    def cut(file, *_, truncate=os.ftruncate):
-        # What an append wrote may have come to the disk in part only.
-        size = os.fstat(file).st_size
-        name = os.readlink(f"/proc/self/fd/{file}") if os.path.isdir("/proc/self/fd") else ""
-        if name.endswith("plan.jsonl") and size > _planned_bytes(name):
-            truncate(file, dice.randrange(_planned_bytes(name), size + 1))
+    def cut(file, truncate=os.ftruncate):
+        # What an append to the plan wrote may have come to the disk in part only.
+        if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
+            truncate(file, dice.randrange(planned, path.stat().st_size + 1))
 
     os.write = at_risk(os.write, torn)
     os.fsync = at_risk(lambda file: None, cut)
     for name in ("replace", "unlink", "ftruncate", "mkdir"):
         setattr(os, name, at_risk(getattr(os, name)))
-
-
-def _planned_bytes(name, known={}):  # noqa: B006 - of this process, which does one thing only
-    return known.setdefault(name, 0)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -226,3 +220,23 @@ def _told(path):
     if path.suffix != ".json":
         return path.read_text()
     return {key: value for key, value in json.loads(path.read_text()).items() if key != "run"}
+
+
+@pytest.mark.parametrize("account", ["attribution", "report", "summary"])
+def test_a_kill_between_the_accounts_leaves_none_of_them_stale(tmp_path, monkeypatch, account):
+    """Of a source that was removed nothing is told any longer."""
+    world = World(tmp_path)
+    world.add(0, [0, 1, 2])
+    assert world.harvest(world.output) == 0
+    gone = world.planned()[0].id
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(f"harvest.{account}.write", die)
+        forget.forget(world.output, [gone])
+    assert world.harvest(world.output) == 0
+    told = [(world.output / name).read_text() for name in ("ATTRIBUTION.csv", "report.html")]
+    assert all(gone not in text and world.planned()[1].id in text for text in told)
+    assert json.loads((world.output / "summary.json").read_text())["forgotten"] == 1
