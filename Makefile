@@ -31,7 +31,7 @@ demo: setup
 	$(BIN)/python -m skelcore.demo
 
 test: mmpose lint
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --cov=skelcore --cov=harvest --cov=pretrain --cov=adapt --cov-report=term
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --durations=25 --cov=skelcore --cov=harvest --cov=pretrain --cov=adapt --cov-report=term
 
 lint: setup
 	$(BIN)/python -m ruff check .
