@@ -21,8 +21,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 from torch.utils.data import DataLoader
 
-# Python puts a script's folder first, and there this file hides the package of the same name.
-sys.path.remove(str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before this folder, whose names would hide packages
 
 from adapt import episodes, evaluate, tasks
 from adapt.methods import METHODS, TRANSDUCTIVE, align, prototype

@@ -6,7 +6,7 @@ for people in each fifth frame, as in a harvest, and takes the persons of all fi
 on inputs that lie ready in memory; a loop over our own code that looks for people in each frame and takes one person at
 a time; and that loop in public tools: rtmlib's (where `pip install --no-deps rtmlib` was run) and MMPose's
 `inference_topdown`. All take turns; medians of CPU time, so that other work on the machine does not count. Decoding
-and tracking, which benchmarks/harvesting.py measures, are left out.
+and tracking, which benchmarks/harvest.py measures, are left out.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from statistics import median
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before this folder, whose names would hide packages
 
 import cv2
 import numpy as np

@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before this folder, whose names would hide packages
+
 from harvest import plan, sources
 from harvest.ledger import Entry, Ledger
 

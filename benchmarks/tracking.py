@@ -9,11 +9,14 @@ as a share of what BlazePose takes for the same number of persons, measured in t
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before this folder, whose names would hide packages
 
 import numpy as np
 

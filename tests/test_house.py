@@ -2,6 +2,7 @@
 
 import ast
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,23 @@ def test_nothing_heavy_is_tracked() -> None:
         path = ROOT / name
         assert path.suffix not in {".mp4", ".pkl", ".tar", ".pt", ".pth", ".tflite", ".onnx", ".npz", ".ipynb"}, name
         assert not path.exists() or path.stat().st_size < 200_000, name
+
+
+BENCHMARKS = """
+import runpy, sys
+clean = ["benchmarks", *sys.path[1:]]
+for path in sys.argv[1:]:
+    sys.path[:] = clean
+    for name in [name for name in sys.modules if name.startswith(("skelcore", "harvest", "pretrain", "adapt"))]:
+        del sys.modules[name]
+    runpy.run_path(path, run_name="loaded")
+"""
+
+
+@pytest.mark.slow
+def test_every_benchmark_can_be_started_as_a_script() -> None:
+    """Python then puts their folder first on the path, where a name of theirs would hide a package of that name."""
+    paths = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "benchmarks").glob("*.py"))
+    done = subprocess.run([sys.executable, "-c", BENCHMARKS, *paths], cwd=ROOT, capture_output=True, text=True,
+                          timeout=300)
+    assert done.returncode == 0 and len(paths) > 10, done.stderr[-2000:]

@@ -7,7 +7,7 @@ scaling: Ray's own simulation of a cluster, 8 nodes of one CPU each that are pro
 for each frame, so that this machine's cores are no limit; then once more with a node that is lost half-way.
 memory: the driver's over a run of sources that all fail at once, as each file is missing.
 
-Run: python benchmarks/harvesting.py [efficiency] [scaling] [memory] [--sources N]
+Run: python benchmarks/harvest.py [efficiency] [scaling] [memory] [--sources N]
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def efficiency(folder: Path) -> None:
 def scaling(folder: Path) -> None:
     write_clips(folder / "few", EACH)
     write_clips(folder / "many", EACH * NODES)
-    slow = {"estimator": "benchmarks.harvesting:Sleeper", "output": str(folder / "out")}
+    slow = {"estimator": "benchmarks.harvest:Sleeper", "output": str(folder / "out")}
     few, many = (Harvest(sources=[str(folder / name)], **slow) for name in ("few", "many"))
     with cluster(folder) as add:
         add(1)
@@ -193,7 +193,7 @@ def memory(folder: Path, count: int) -> None:
     """A harvest as a process of its own, watched through its ledger."""
     (folder / "list.txt").write_text("".join(f"{i:07d}.mp4\n" for i in range(count)))
     command = [sys.executable, "-m", "harvest.run", f"sources={folder / 'list.txt'}", f"output={folder / 'out'}",
-               "estimator=benchmarks.harvesting:Sleeper", "workers=1"]
+               "estimator=benchmarks.harvest:Sleeper", "workers=1"]
     began = time.perf_counter()
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         print(f"{'sources settled':28} {'driver, MiB':>12}")
