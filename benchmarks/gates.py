@@ -41,7 +41,7 @@ DATA = Path(os.environ.get("SKELSHOT_DATA", Path(__file__).resolve().parents[2] 
 CLIPS, SECONDS, SEED, ROUNDS = 390, 6.0, 0, 201
 SIZE, NOISE, SEEN = (480, 640), 0.004, 0.3
 NEW = ("crowd", "hallucinated", "flip", "teleport", "jitter", "limb_drift")
-PRESETS = {name: Gates.model_validate(name) for name in ("default", "strict")}
+PRESETS = {name: Gates.model_validate(name).fitted("blazepose") for name in ("default", "strict")}
 TORSO = ("shoulder", "hip")
 LIMBS = (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle"))
 

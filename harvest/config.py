@@ -6,10 +6,10 @@ import os.path
 from difflib import get_close_matches
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from harvest.address import is_bucket, is_url
-from harvest.estimators.config import HOW, Choice
+from harvest.estimators.config import HOW, Choice, EstimatorConfig
 from harvest.reasons import FAILURES
 from skelcore.config import Config, digest
 
@@ -48,8 +48,22 @@ class Worker(Config):
     recycle_bytes: int = Field(8_000_000_000, gt=0, description="resident memory beyond which a worker is replaced")
 
 
+# What models say of their own sureness has no common scale, so these thresholds of a preset are an estimator's. A
+# top-down model has no belief of its own in a person: its detector must agree. docs/gates.md says where they are from.
+_TOP_DOWN: dict[str, dict[str, float]] = {"default": {"min_score": 0.4}, "strict": {"min_score": 0.55}}
+_SCALES: dict[str, dict[str, dict[str, float]]] = {
+    "blazepose": {"default": {"min_presence": 0.9, "sure_presence": 0.99, "min_score": 0.65},
+                  "strict": {"min_presence": 0.95, "sure_presence": 0.99, "min_score": 0.75}},
+    "onnx": _TOP_DOWN,
+    "mmpose": _TOP_DOWN,
+}
+
+
 class Gates(Config):
-    """Thresholds that a track must pass to be kept, a preset's or one by one; see quality.py for the numbers."""
+    """Thresholds that a track must pass to be kept, a preset's or one by one; see quality.py for the numbers.
+
+    Those on the scores of the model are None, and ask for nothing, until they are given or ``fitted`` to an estimator.
+    """
 
     preset: Literal["strict", "default", "all"] = Field(
         "default", exclude=True, description="where thresholds that are not given come from; `gates: strict` is short "
@@ -57,10 +71,13 @@ class Gates(Config):
     min_seconds: float = Field(0.6, ge=0, description="too_short: shortest track")
     min_frames: int = Field(5, ge=1, description="too_short: fewest observed frames")
     min_observed: float = Field(0.6, ge=0, le=1, description="gaps: share of frames in which the person was seen")
-    min_presence: float = Field(0.9, ge=0, le=1, description="hallucinated: mean belief of the model in the person")
+    min_presence: float | None = Field(None, ge=0, le=1, description="hallucinated: mean belief of the model in the "
+                                       "person; default: the estimator's; null: any")
     min_detected: float = Field(0.2, ge=0, le=1, description="hallucinated: share of detector passes that agree")
-    sure_presence: float = Field(0.99, ge=0, le=1, description="presence that needs no detector to agree")
-    min_score: float = Field(0.65, ge=0, le=1, description="low_score: mean score of the body joints")
+    sure_presence: float | None = Field(None, ge=0, le=1, description="presence that needs no detector to agree; "
+                                        "default: the estimator's; null: none")
+    min_score: float | None = Field(None, ge=0, le=1, description="low_score: mean score of the body joints; default: "
+                                    "the estimator's; null: any")
     min_complete: float = Field(0.3, ge=0, le=1, description="few_joints: share of frames showing most body joints")
     max_outside: float = Field(0.25, ge=0, le=1, description="truncated: share of joints outside the frame")
     min_height: float = Field(0.15, ge=0, description="small: median height of the person over that of the frame")
@@ -76,14 +93,14 @@ class Gates(Config):
 
     _PRESETS: ClassVar[dict[str, dict[str, float | None]]] = {
         "default": {},
-        "strict": {"min_seconds": 2.0, "min_frames": 24, "min_observed": 0.8, "min_presence": 0.95, "min_detected": 0.5,
-                   "min_score": 0.75, "min_complete": 0.7, "max_outside": 0.1, "min_height": 0.2, "min_pixels": 90,
-                   "min_motion": 0.005, "max_jitter": 0.05, "max_teleport": 0.25, "max_flip": 0.03,
-                   "max_limb_drift": 0.4, "max_limb_ratio": 1.5, "max_full_frame": 0.9, "max_crowd": 8},
-        "all": {"min_seconds": 0.0, "min_frames": 1, "min_observed": 0.0, "min_presence": 0.0, "min_detected": 0.0,
-                "min_score": 0.0, "min_complete": 0.0, "max_outside": 1.0, "min_height": 0.0, "min_pixels": 0,
-                "min_motion": 0.0, "max_jitter": None, "max_teleport": None, "max_flip": 1.0, "max_limb_drift": None,
-                "max_limb_ratio": None, "max_full_frame": 1.0, "max_crowd": None},
+        "strict": {"min_seconds": 2.0, "min_frames": 24, "min_observed": 0.8, "min_detected": 0.5, "min_complete": 0.7,
+                   "max_outside": 0.1, "min_height": 0.2, "min_pixels": 90, "min_motion": 0.005, "max_jitter": 0.05,
+                   "max_teleport": 0.25, "max_flip": 0.03, "max_limb_drift": 0.4, "max_limb_ratio": 1.5,
+                   "max_full_frame": 0.9, "max_crowd": 8},
+        "all": {"min_seconds": 0.0, "min_frames": 1, "min_observed": 0.0, "min_presence": 0.0, "sure_presence": 0.0,
+                "min_detected": 0.0, "min_score": 0.0, "min_complete": 0.0, "max_outside": 1.0, "min_height": 0.0,
+                "min_pixels": 0, "min_motion": 0.0, "max_jitter": None, "max_teleport": None, "max_flip": 1.0,
+                "max_limb_drift": None, "max_limb_ratio": None, "max_full_frame": 1.0, "max_crowd": None},
     }
 
     @model_validator(mode="before")
@@ -98,6 +115,14 @@ class Gates(Config):
             raise ValueError(f"unknown preset {name!r}; "
                              + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(cls._PRESETS)}"))
         return {**cls._PRESETS[name], **value}
+
+    def fitted(self, estimator: str | EstimatorConfig) -> Gates:
+        """With the preset's thresholds on the scores of that estimator, where they were not given.
+
+        The scale of a user's own estimator is not known: what is not given then asks for nothing.
+        """
+        scale = _SCALES.get(estimator if isinstance(estimator, str) else estimator.name, {}).get(self.preset, {})
+        return self.model_copy(update={key: scale[key] for key in scale.keys() - self.model_fields_set})
 
 
 class Fetch(Config):
@@ -176,10 +201,16 @@ class Harvest(Config):
     retry: list[str] = Field([], description="failed sources to try again: transient, all, or names of reasons")
     shard_size: int = Field(64, ge=1, description="sources in one shard")
     limits: Limits = Limits.model_validate({})
-    gates: Gates = Gates.model_validate({})
+    gates: Gates = Field(Gates.model_validate({}), validate_default=True)
     fetch: Fetch = Fetch.model_validate({})
     politeness: Politeness = Politeness.model_validate({})
     law: Law = Law.model_validate({})
+
+    @field_validator("gates")
+    @classmethod
+    def _fitted(cls, value: Gates, info: ValidationInfo) -> Gates:
+        # Where the estimator is wrong, that is the error.
+        return value.fitted(info.data["estimator"]) if "estimator" in info.data else value
 
     @field_validator("sources", "playlists", "retry", mode="before")
     @classmethod

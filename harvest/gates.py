@@ -33,22 +33,22 @@ _RATE = 15.0
 def judge(numbers: Mapping[str, float], gates: Gates) -> str | None:
     """The first gate that a track's numbers fail, one of ``REASONS``, or None.
 
-    A number that was not taken passes. Below 15 frames/s an honest step grows as the time between two frames does, and
-    a second difference as its square, and so do ``max_teleport`` and ``max_jitter``; above, a model's own noise stays
-    what it is from frame to frame, and so do they.
+    A number that was not taken passes, and any number where the threshold is None. Below 15 frames/s an honest step
+    grows as the time between two frames does, and a second difference as its square, and so do ``max_teleport`` and
+    ``max_jitter``; above, a model's own noise stays what it is from frame to frame, and so do they.
     """
-    def under(name: str, least: float) -> bool:
-        return numbers.get(name, least) < least
+    def under(name: str, least: float | None) -> bool:
+        return least is not None and numbers.get(name, least) < least
 
     def over(name: str, most: float | None) -> bool:
         return most is not None and numbers.get(name, most) > most
 
     slow = max(1.0, _RATE * _interval(numbers))
-    unconfirmed = under("detected", gates.min_detected) and under("presence", gates.sure_presence)
+    unsure = gates.sure_presence is None or under("presence", gates.sure_presence)
     failed = {
         "too_short": under("seconds", gates.min_seconds) or under("frames", gates.min_frames),
         "crowd": over("crowd", gates.max_crowd),
-        "hallucinated": (under("presence", gates.min_presence) or unconfirmed
+        "hallucinated": (under("presence", gates.min_presence) or (unsure and under("detected", gates.min_detected))
                          or over("full_frame", gates.max_full_frame)),
         "small": under("height", gates.min_height) or under("pixels", gates.min_pixels),
         "few_joints": under("complete", gates.min_complete),

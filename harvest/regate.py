@@ -1,7 +1,7 @@
 """Judge the tracks of a finished harvest anew: skelshot regate OUTPUT gates=strict [gates.NAME=VALUE ...] [--dry-run]
 
 Tracks move between OUTPUT/shards and OUTPUT/rejected; no video is needed. Thresholds that are not given are those of
-the preset, not those that the folder had. Later harvests into the folder go on with the new gates.
+the preset for the harvest's estimator, not those that the folder had. Later harvests into it go on with the new gates.
 """
 
 from __future__ import annotations
@@ -66,17 +66,19 @@ def describe(config: Regate) -> str:
 
 def _pass(config: Regate, write: bool) -> Moves:
     moves = Moves()
-    with Workspace(workspace.settled(config.output)) as space:
+    before = workspace.settled(config.output)
+    gates = config.gates.fitted(before.estimator)
+    with Workspace(before) as space:
         sources = plan.read(space.plan)
         with Ledger(space.ledger, sources) as ledger:
             for shard in _closed(config.output, sources, ledger):
                 found = judged.read(space.root, shard)
-                reasons = found.verdicts(config.gates)
+                reasons = found.verdicts(gates)
                 moves.add(found, reasons)
                 if write:
                     _move(space, shard, found, reasons, sources, ledger)
             if write:
-                space.resettle(gates=config.gates.model_dump(mode="json"))
+                space.resettle(gates=gates.model_dump(mode="json"))
                 accounts.settle(space, sources, ledger)
     return moves
 

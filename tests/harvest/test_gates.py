@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -8,13 +9,15 @@ from hypothesis import strategies as st
 from benchmarks import gates as bench
 from harvest import gates, quality
 from harvest.config import Gates, Harvest
+from harvest.estimators.config import OnnxConfig
 from skelcore import annotations, config, layouts
 from skelcore.errors import InputError
 from skelcore.sequence import PoseSequence
 from tests.harvest.fakes import LAYOUT, TEMPLATE
 from tests.paths import DATA, need
 
-GATES = Gates.model_validate({})
+GATES = Gates().fitted("blazepose")
+TOP_DOWN = {"name": "onnx", "detector": "d.onnx", "pose": "p.onnx"}
 SIZE = (240, 320)
 
 
@@ -213,10 +216,12 @@ def quantities():
 @settings(max_examples=300, deadline=None)
 @given(quantities())
 def test_presets_are_ordered(found):
-    every, default, strict = (gates.judge(found, Gates.model_validate(name)) for name in ("all", "default", "strict"))
-    assert every is None
-    assert strict is not None or default is None
-    assert {default, strict} <= {None, *gates.REASONS}
+    for estimator in ("blazepose", OnnxConfig(**TOP_DOWN), "mine:Model"):
+        every, default, strict = (gates.judge(found, Gates.model_validate(name).fitted(estimator))
+                                  for name in ("all", "default", "strict"))
+        assert every is None
+        assert strict is not None or default is None
+        assert {default, strict} <= {None, *gates.REASONS}
 
 
 def harvest(*overrides):
@@ -224,7 +229,7 @@ def harvest(*overrides):
 
 
 def test_a_preset_gives_what_is_not_given():
-    strict = Gates.model_validate("strict")
+    strict = Gates.model_validate("strict").fitted("blazepose")
     assert harvest("gates=strict").gates == strict == harvest("gates={preset: strict}").gates
     mixed = harvest("gates.preset=strict", "gates.min_score=0.7").gates
     assert mixed.min_score == 0.7 and mixed.min_complete == strict.min_complete
@@ -232,6 +237,44 @@ def test_a_preset_gives_what_is_not_given():
     spelt = harvest(f"gates={strict.model_dump_json()}")
     assert spelt.settings() == harvest("gates=strict").settings() != harvest().settings()
     assert spelt.fingerprint == harvest("gates=strict").fingerprint
+
+
+def test_thresholds_on_scores_are_those_of_the_estimator():
+    def scores(*overrides):
+        found = harvest(*overrides).gates
+        return found.min_presence, found.sure_presence, found.min_score
+
+    assert scores() == scores("estimator=blazepose") == scores("estimator={name: blazepose}") == (0.9, 0.99, 0.65)
+    assert scores("gates=strict") == (0.95, 0.99, 0.75)
+    topdown = f"estimator={json.dumps(TOP_DOWN)}"
+    assert scores(topdown) == (None, None, 0.4) and scores(topdown, "gates=strict") == (None, None, 0.55)
+    # Of a user's own estimator nothing is known, and what is given holds for any.
+    assert scores("estimator=mine:Model") == scores("estimator=mine:Model", "gates=strict") == (None, None, None)
+    for estimator in (topdown, "estimator=mine:Model", "estimator=blazepose"):
+        assert scores(estimator, "gates=all") == (0, 0, 0)
+        assert scores(estimator, "gates={min_score: 0.2, min_presence: null}")[::2] == (None, 0.2)
+
+
+def test_a_top_down_model_is_believed_where_its_detector_agrees():
+    keypoints, scores = walker()
+    gates_of = {name: Gates().fitted(name) for name in ("blazepose", "mine:Model")} | {
+        "onnx": Gates().fitted(OnnxConfig(**TOP_DOWN))}
+    # Scores and presence of a trained SimCC model; those of BlazePose would be near 1.
+    found = numbers(keypoints, 0.5 + 0 * scores, presence=0.5, detected=0.6)
+    assert {name: gates.judge(found, each) for name, each in gates_of.items()} == {
+        "blazepose": "hallucinated", "onnx": None, "mine:Model": None}
+    alone = numbers(keypoints, scores, presence=0.999, detected=0.1)
+    assert {name: gates.judge(alone, each) for name, each in gates_of.items()} == {
+        "blazepose": None, "onnx": "hallucinated", "mine:Model": "hallucinated"}
+    dark = numbers(keypoints, 0.35 + 0 * scores, presence=0.35)
+    assert gates.judge(dark, gates_of["onnx"]) == "low_score" and gates.judge(dark, gates_of["mine:Model"]) is None
+
+
+def test_a_folder_remembers_the_thresholds_that_were_meant():
+    for estimator in ("blazepose", TOP_DOWN, "mine:Model"):
+        asked = Harvest.model_validate({"sources": ["x"], "output": "o", "estimator": estimator, "gates": "strict"})
+        again = Harvest.model_validate({"sources": ["x"], "output": "o", **asked.settings()})
+        assert again.settings() == asked.settings() and again.fingerprint == asked.fingerprint
 
 
 @pytest.mark.parametrize(("override", "said"), [
@@ -256,7 +299,7 @@ def test_a_video_is_rejected_for_what_its_longest_track_was():
 
 
 def test_one_swap_and_the_way_back_are_forgiven_in_a_short_track():
-    usual, numbers = Gates(), {"seconds": 1.2, "fps": 15.0}
+    usual, numbers = GATES, {"seconds": 1.2, "fps": 15.0}
     for frames, swaps, wanted in ((16, 2, None), (16, 4, "flip"), (60, 2, None), (60, 13, "flip")):
         found = gates.judge({**numbers, "frames": float(frames), "flip": round(swaps / (frames - 1), 4)}, usual)
         assert found == wanted, (frames, swaps)

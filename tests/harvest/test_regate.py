@@ -39,10 +39,10 @@ def tracks(video):
         yield track, {"track": number, **measure(track, **told, crowd=1 + video)}
 
 
-def harvested(root, preset="default"):
+def harvested(root, preset="default", estimator="blazepose"):
     """An output folder as a finished harvest leaves it: two shards of videos with tracks, and a source that failed."""
-    thresholds = Gates.model_validate(preset)
-    config = Harvest(sources=["x"], output=str(root), gates=thresholds)
+    config = Harvest.model_validate({"sources": ["x"], "output": str(root), "gates": preset, "estimator": estimator})
+    thresholds = config.gates
     names = [f"v{i}" for i in range(5)]
     with Workspace(config) as space:
         sources = plan.update(space.plan, [Source(name, f"/{name}.mp4") for name in names], 3)
@@ -114,6 +114,19 @@ def test_what_a_harvest_with_the_new_gates_would_have_written_is_what_is_there(f
     assert content(folder) == content(fresh) and told(folder) == told(fresh)
     for name in ("settings.json", "summary.json"):
         assert (folder / name).read_text() == (fresh / name).read_text()
+
+
+@pytest.mark.parametrize(("estimator", "least"), [
+    ("blazepose", 0.75), ({"name": "onnx", "detector": "d.onnx", "pose": "p.onnx"}, 0.55), ("mine:Model", None)])
+def test_scores_are_judged_by_the_scale_of_the_estimator_that_gave_them(tmp_path, estimator, least):
+    """As a harvest by that estimator would have, which its settings tell, without building it."""
+    folder, fresh = harvested(tmp_path / "a", "default", estimator), harvested(tmp_path / "b", "strict", estimator)
+    assert again(folder, "gates=strict") == 0
+    assert content(folder) == content(fresh) and told(folder) == told(fresh)
+    settings = json.loads((folder / "settings.json").read_text())
+    assert settings == json.loads((fresh / "settings.json").read_text()) and settings["gates"]["min_score"] == least
+    assert again(folder, "gates.preset=strict", "gates.min_score=0.5") == 0
+    assert json.loads((folder / "settings.json").read_text())["gates"]["min_score"] == 0.5
 
 
 def test_the_accounts_agree_with_the_shards(folder):
