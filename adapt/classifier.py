@@ -129,7 +129,7 @@ class Classifier:
         encoder = self.source.encoder
         checkpoint.save_encoder(path, encoder, self.source.clips.frames, self.source.clips.stream, persons=1, **meta,
                                 classifier={"version": _VERSION, "classes": list(self.classes), "head": head,
-                                            "calibration": asdict(self.calibration), "poses": self.poses.model_dump(),
+                                            "calibration": asdict(self.calibration), "poses": self.poses.record(),
                                             "window": self.window, "pool": self.pool, "support": list(self.support)})
 
     @classmethod

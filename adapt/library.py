@@ -8,6 +8,7 @@ import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -25,25 +26,37 @@ VideoError = harvest.extract.VideoError  # a video that cannot be read
 
 VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".flv",
                     ".wmv", ".3gp", ".ogv"})
-_VERSION = 2  # of what extraction does; another one leaves old entries of the cache alone
+_VERSION = 3  # of what extraction does; another one leaves old entries of the cache alone
 
 
 class Poses(Config):
     """How poses are read from videos."""
 
-    estimator: str = Field("blazepose", description="pose model: blazepose, or module:Class for your own")
+    estimator: harvest.extract.Choice = Field(
+        "blazepose", description="pose model, as of a harvest: blazepose, module:Class for your own, or a mapping")
     layout: str = Field("coco17", description="layout in which it answers; converted to the encoder's")
     fps: float = Field(15.0, gt=0, le=120, description="frames a second that are looked at")
     detect_every: int = Field(5, ge=1, description="frames from one search for people to the next")
     short_side: int = Field(720, ge=64, description="larger frames are scaled down to this")
     max_persons: int = Field(8, ge=1, description="people followed at a time")
 
+    def pinned(self) -> Poses:
+        """With the hashes of the estimator's model files; raises InputError for one that cannot be read."""
+        return self.model_copy(update={"estimator": harvest.extract.pinned(self.estimator)})
+
+    def record(self) -> dict[str, Any]:
+        """What a file may tell others of these settings, as plain values: no folder of this machine."""
+        named = self.estimator if isinstance(self.estimator, str) else harvest.extract.nameless(self.estimator)
+        return self.model_copy(update={"estimator": named}).model_dump(mode="json")
+
 
 class Library:
     """Person tracks of videos by ``settings``, kept in ``folder``; the pose model is only loaded when needed."""
 
     def __init__(self, settings: Poses, folder: Path) -> None:
-        self.settings, self._folder = settings, folder
+        self.settings, self._folder = settings.pinned(), folder
+        self._told = json.dumps({**self.settings.model_dump(mode="json"),
+                                 "estimator": harvest.extract.identity(self.settings.estimator)}, sort_keys=True)
         self._estimator: harvest.extract.Estimator | None = None
 
     @property
@@ -58,7 +71,7 @@ class Library:
         """
         if not video.is_file():
             raise InputError(f"{video}: no such video")
-        key = hashlib.sha256(f"{_VERSION} {self.settings.model_dump_json()} {digest(video)}".encode()).hexdigest()
+        key = hashlib.sha256(f"{_VERSION} {self._told} {digest(video)}".encode()).hexdigest()
         path = self._folder / f"{key[:32]}.npz"
         if path.exists():
             try:
@@ -79,10 +92,14 @@ class Library:
         if self._estimator is None:
             self._estimator = harvest.extract.build(asked.estimator, asked.layout)
             if self._estimator.layout != self.layout:
-                raise InputError(f"poses.estimator={asked.estimator}: answers in layout {self._estimator.layout.name}, "
+                raise InputError(f"poses.estimator={_name(asked)}: answers in layout {self._estimator.layout.name}, "
                                  f"not {asked.layout}; set poses.layout to that")
         return harvest.extract.extract(video, self._estimator, asked.fps, asked.detect_every, asked.short_side,
                                        max_persons=asked.max_persons)
+
+
+def _name(settings: Poses) -> str:
+    return settings.estimator if isinstance(settings.estimator, str) else settings.estimator.name
 
 
 def videos(path: Path) -> list[Path]:

@@ -27,7 +27,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -39,6 +39,7 @@ from adapt.classifier import Classifier
 from adapt.library import Library, Poses
 from adapt.predictions import Found, as_csv, as_json
 from adapt.windows import UNKNOWN, Answer
+from harvest.extract import BlazePoseConfig, identity
 from skelcore import command
 from skelcore.config import Config
 from skelcore.errors import InputError, RunError
@@ -62,8 +63,8 @@ class PredictConfig(Config):
     window: float | None = Field(None, gt=0, description="seconds of a window; null is a support clip's median length")
     min_seconds: float = Field(0.5, ge=0, description="people in view for a shorter time are left aside")
     annotate: bool = Field(True, description="write annotated videos")
-    poses: Poses = Field(Poses(), description="how poses are read; a model brings its own, and only an estimator of "
-                                             "your own is named again")
+    poses: Poses = Field(Poses(), description="how poses are read; a model brings its own, and only an estimator with "
+                                             "code or files of its own is named again")
     device: str = Field("auto", description="auto (GPU when there is one), cpu, cuda, cuda:0, ...")
 
     @model_validator(mode="after")
@@ -143,13 +144,23 @@ def _classes(config: PredictConfig) -> dict[str, list[Path]]:
 
 
 def _loaded(config: PredictConfig, device: torch.device) -> Classifier:
-    """The model of a file; raises InputError for one that would have code of its maker run, unless that is named."""
-    model = Classifier.load(str(config.model), device)
-    named = model.poses.estimator
-    if ":" in named and named != config.poses.estimator:
-        raise InputError(f"model={config.model}: was made with the estimator {named}, which is code outside this "
-                         f"package; poses.estimator={named} says that you trust it")
-    return model
+    """The model of a file, with the estimator that is named again.
+
+    A file chooses neither code to be run nor other files to be read or fetched: raises InputError for one that was made
+    with more than BlazePose, unless the same is named.
+    """
+    model, asked = Classifier.load(str(config.model), device), config.poses.pinned()
+    made = model.poses.estimator
+    if identity(made) == identity(asked.estimator):
+        return replace(model, poses=model.poses.model_copy(update={"estimator": asked.estimator}))
+    if config.poses == Poses() and (made == "blazepose" or isinstance(made, BlazePoseConfig)):
+        return model
+    if isinstance(made, str):
+        trust = f", which is code outside this package; poses.estimator={made} says that you trust it"
+        raise InputError(f"model={config.model}: was made with the estimator {made}" + (trust if ":" in made else ""))
+    told = json.dumps({"name": made.name, **made.model_dump(mode="json", exclude_defaults=True)})
+    raise InputError(f"model={config.model}: was made with another estimator; name the same under poses.estimator, "
+                     f"with the places where those files lie here: {told}")
 
 
 def _learnt(config: PredictConfig, device: torch.device) -> Classifier:
@@ -169,7 +180,7 @@ def _learnt(config: PredictConfig, device: torch.device) -> Classifier:
                for (_, name, file), clip in zip(files, clips, strict=True) if clip is not None]
     return Classifier.learn(str(config.checkpoint), [clip for clip in clips if clip is not None],
                             [label for (label, _, _), clip in zip(files, clips, strict=True) if clip is not None],
-                            list(found), config.poses, support, device)
+                            list(found), videos.settings, support, device)
 
 
 def _main_person(config: PredictConfig, videos: Library, file: Path) -> PoseSequence | None:

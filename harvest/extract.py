@@ -14,14 +14,16 @@ from pathlib import Path
 import numpy as np
 
 from harvest import decode, quality, shots
-from harvest.estimators import Estimator, build
+from harvest.estimators import Estimator, build, pinned
+from harvest.estimators.config import BlazePoseConfig, Choice, EstimatorConfig, identity, nameless
 from harvest.follow import Shot, Stretch
 from harvest.interactions import groups
 from harvest.reasons import VideoError
 from harvest.track import Track
 from skelcore.sequence import PoseSequence
 
-__all__ = ["Estimator", "Extraction", "VideoError", "build", "decode", "extract", "scan"]
+__all__ = ["BlazePoseConfig", "Choice", "Estimator", "EstimatorConfig", "Extraction", "VideoError", "build", "decode",
+           "extract", "identity", "nameless", "pinned", "scan"]
 
 # Frames that are decoded at a time, about.
 _CHUNK = 16

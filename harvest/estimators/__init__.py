@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from harvest.estimators.config import BlazePoseConfig, EstimatorConfig, MMPoseConfig, OnnxConfig
+from harvest.estimators.config import FILES, BlazePoseConfig, EstimatorConfig, MMPoseConfig, OnnxConfig
 from skelcore.errors import InputError
 from skelcore.layouts import Layout
 
@@ -89,6 +89,20 @@ def build(estimator: str | EstimatorConfig, layout: str = "coco17") -> Estimator
     from harvest.estimators.blazepose import BlazePose
 
     return BlazePose(layout, config.tiles)
+
+
+def pinned(estimator: str | EstimatorConfig) -> str | EstimatorConfig:
+    """The estimator with the hash of each of its model files, so that no other file at that path can stand for it.
+
+    Raises InputError for a file that cannot be read, or is of another hash than is given.
+    """
+    if isinstance(estimator, str):
+        return estimator
+    from harvest.estimators.download import load
+
+    paths = {field: place for field in FILES if (place := getattr(estimator, field, None)) and "://" not in place}
+    return estimator.model_copy(update={f"{field}_sha256": load(place, getattr(estimator, f"{field}_sha256")).sha256
+                                        for field, place in paths.items()})
 
 
 def check_frames(frames: np.ndarray) -> np.ndarray:

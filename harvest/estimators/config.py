@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
@@ -10,6 +11,8 @@ from skelcore.config import Config
 
 # How models run, which says nothing of what they answer.
 HOW = {"batch", "threads", "providers", "device"}
+# Model files: a path or a URL, and under ..._sha256 the hash that tells which file it is, wherever it lies.
+FILES = ("detector", "pose", "checkpoint")
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
 Size = Annotated[tuple[int, int], Field(min_length=2)]
@@ -40,7 +43,7 @@ class DetectorConfig(Config):
 
     @model_validator(mode="after")
     def _hashed(self) -> DetectorConfig:
-        for field in ("detector", "pose", "checkpoint"):
+        for field in FILES:
             if "://" in (getattr(self, field, None) or "") and not getattr(self, f"{field}_sha256"):
                 raise ValueError(f"{field}: a URL needs {field}_sha256, the hash of the file (sha256sum FILE)")
         return self
@@ -93,3 +96,18 @@ Choice = Annotated[
     Discriminator(_kind, custom_error_type="estimator_name", custom_error_message="give a name, or a mapping whose "
                   "name is blazepose, onnx or mmpose"),
 ]
+
+
+def identity(choice: str | EstimatorConfig) -> dict[str, Any]:
+    """What decides the answers of an estimator, as plain values: not where its files lie, nor how its models run."""
+    if isinstance(choice, str) and choice != "blazepose":
+        return {"name": choice}
+    config = BlazePoseConfig() if isinstance(choice, str) else choice
+    return nameless(config).model_dump(mode="json", exclude={*HOW, *FILES})
+
+
+def nameless(config: EstimatorConfig) -> EstimatorConfig:
+    """The configuration with the names of its files alone, which say nothing of the folders of a machine."""
+    places = {field: place for field in (*FILES, "config") if isinstance(place := getattr(config, field, None), str)}
+    return config.model_copy(update={field: PurePath(place).name for field, place in places.items()
+                                     if "://" not in place})
