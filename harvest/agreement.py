@@ -16,6 +16,8 @@ from skelcore.pck import LIMBS
 from skelcore.sequence import PoseSequence
 
 ALPHA, SEEN = 0.2, 0.3
+IN_VIEW = 0.5  # in a truth whose hidden joints have this score, for the torso's sake
+SAME = 1.0  # torsos, mean over the joints, beyond which two persons are not the same one
 _SIDES = ("left", "right")
 
 
@@ -24,18 +26,44 @@ def agreement(one: Sequence[PoseSequence], other: Sequence[PoseSequence], alpha:
 
     Persons whom only one of them found do not count.
     """
-    distances = [apart for apart, _ in _matched(one, other, SEEN)]
+    distances = [apart for apart, _ in _matched(one, other, SEEN, SEEN)]
     known = [each[np.isfinite(each)] for each in distances]
     return float((np.concatenate(known) <= alpha).mean()) if any(map(len, known)) else float("nan")
 
 
 def accuracy(estimate: Sequence[PoseSequence], truth: Sequence[PoseSequence], alpha: float = ALPHA) -> float:
-    """Share of the limb joints in the truth, score above 0, that the estimate puts within ``alpha`` torsos.
+    """Share of the limb joints in view in the truth, score above ``IN_VIEW``, that the estimate puts within ``alpha``.
 
     What the estimate lacks is wrong, whole persons too; nan where the truth shows nobody.
     """
-    right = [(apart <= alpha)[seen] for apart, seen in _matched(estimate, truth, 0)]
+    right = [(apart <= alpha)[seen] for apart, seen in _matched(estimate, truth, 0, IN_VIEW)]
     return float(np.concatenate(right).mean()) if any(map(len, right)) else float("nan")
+
+
+@dataclass(frozen=True)
+class Encounter:
+    """Two sets of tracks of one video: the persons of all frames in each, ``ours`` and ``theirs``, how many of them are
+    in both, ``shared``, and how far the joints that both see of those lie ``apart`` (K,), in torsos of the second."""
+
+    ours: int
+    theirs: int
+    shared: int
+    apart: np.ndarray
+
+    def __add__(self, other: Encounter) -> Encounter:
+        return Encounter(self.ours + other.ours, self.theirs + other.theirs, self.shared + other.shared,
+                         np.concatenate([self.apart, other.apart]))
+
+
+def encounter(one: Sequence[PoseSequence], other: Sequence[PoseSequence], seen: float = SEEN) -> Encounter:
+    """Who is in both sets of tracks: the nearest two of a frame, at most ``SAME`` apart.
+
+    ``seen`` is the score above which the other sees a joint: ``IN_VIEW`` for a truth.
+    """
+    joints = [person[np.isfinite(person)] for apart, _ in _matched(one, other, SEEN, seen) for person in apart]
+    same = [person for person in joints if len(person) and person.mean() <= SAME]
+    ours, theirs = (sum(len(present(each)) for each in tracks) for tracks in (one, other))
+    return Encounter(ours, theirs, len(same), np.concatenate([*same, np.zeros(0)]))
 
 
 def present(sequence: PoseSequence) -> np.ndarray:
@@ -57,13 +85,14 @@ class _Person:
     torso: float
 
 
-def _matched(one: Sequence[PoseSequence], other: Sequence[PoseSequence],
-             seen: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _matched(one: Sequence[PoseSequence], other: Sequence[PoseSequence], ours_seen: float,
+             theirs_seen: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """For each frame the joints of the other's persons (P, 12): how far off they are, and whether the other sees them.
 
-    The distance is infinite where either does not see the joint or nobody was found for the person.
+    Joints above either's score are seen; those of a person without a torso are not. The distance is infinite where
+    either does not see the joint or nobody was found for the person.
     """
-    ours, theirs = _by_tick(one, seen), _by_tick(other, seen)
+    ours, theirs = _by_tick(one, ours_seen), _by_tick(other, theirs_seen)
     for tick, persons in theirs.items():
         found = ours.get(tick, [])
         there = np.stack([each.seen for each in persons])
@@ -85,9 +114,11 @@ def _by_tick(sequences: Sequence[PoseSequence], seen: float) -> dict[int, list[_
         limbs, shoulders, hips = _joints(sequence.layout)
         for t in present(sequence):
             points, scores = sequence.keypoints[0, t], sequence.scores[0, t]
-            torso = float(np.linalg.norm(points[shoulders] - points[hips], axis=-1).mean())
-            found.setdefault(first_tick(sequence) + int(t), []).append(
-                _Person(points[limbs], scores[limbs] > seen, torso))
+            known = (scores[shoulders] > 0) & (scores[hips] > 0)
+            torso = np.linalg.norm(points[shoulders] - points[hips], axis=-1)[known]
+            size = float(torso.mean()) if len(torso) else 0.0
+            person = _Person(points[limbs], (scores[limbs] > seen) & known.any(), size)
+            found.setdefault(first_tick(sequence) + int(t), []).append(person)
     return found
 
 

@@ -12,7 +12,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 
 from harvest import decode
-from harvest.agreement import ALPHA, accuracy, agreement, first_tick, present
+from harvest.agreement import ALPHA, IN_VIEW, accuracy, agreement, first_tick, present
 from harvest.estimators import Estimator, build
 from harvest.estimators.config import Choice
 from harvest.extract import scan
@@ -96,16 +96,25 @@ def joined(videos: Sequence[Sequence[PoseSequence]], seconds: Sequence[float]) -
 
 def mannequins(folder: Path, fps: float, seconds: float = 2.0) -> Footage:
     """Videos of every action, by one to three persons each, with their true joints; written to ``folder``."""
+    return rendered(folder, (mannequin.perform(action, number, number, seconds=seconds, fps=fps, size=(360, 480),
+                                               persons=1 + number % 3)
+                             for number, action in enumerate(mannequin.ACTIONS)))
+
+
+def rendered(folder: Path, performances: Iterable[mannequin.Performance]) -> Footage:
+    """Videos of performances of one frame rate and an action each, written to ``folder``, with their true joints."""
     paths, truth = [], []
-    for number, action in enumerate(mannequin.ACTIONS):
-        performance = mannequin.perform(action, number, number, seconds=seconds, fps=fps, size=(360, 480),
-                                        persons=1 + number % 3)
-        paths.append(folder / f"{action}.mp4")
+    for performance in performances:
+        paths.append(folder / f"{performance.action}.mp4")
         mannequin.write_video(performance, paths[-1])
         whole = performance.sequence()
-        truth.append([replace(whole, keypoints=points[None], scores=seen[None].astype(np.float32))
-                      for points, seen in zip(performance.keypoints, performance.visible, strict=True)])
-    return Footage(MANNEQUIN, paths, joined(truth, [len(each[0].keypoints[0]) / fps for each in truth]))
+        height, width = performance.size
+        inside = ((performance.keypoints >= 0) & (performance.keypoints <= [width - 1, height - 1])).all(-1)
+        # Hidden joints score too little to be asked for, but tell how large the person is.
+        scores = np.where(performance.visible, 1, IN_VIEW * inside).astype(np.float32)
+        truth.append([replace(whole, keypoints=points[None], scores=seen[None])
+                      for points, seen in zip(performance.keypoints, scores, strict=True)])
+    return Footage(MANNEQUIN, paths, joined(truth, [each[0].frames / (each[0].fps or 1.0) for each in truth]))
 
 
 def table(results: Sequence[Result], truth: Sequence[PoseSequence] | None = None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
@@ -102,15 +102,20 @@ class Performance:
 
 
 def perform(action: str, person: int, take: int, *, seconds: float = 3.0, fps: float = 20.0,
-            size: int | tuple[int, int] = 320, persons: int = 1, occluder: bool = False) -> Performance:
+            size: int | tuple[int, int] = 320, persons: int = 1, occluder: bool = False,
+            away: float = 1.0) -> Performance:
     """Perform an action: ``person`` seeds body, posture and clothes; ``take`` seeds view, style, light and background.
 
-    ``size`` is (height, width) or the side of a square, even. Time is continuous: another ``fps`` samples the same
-    motion. Raises InputError for an unknown action or a number out of range.
+    ``size`` is (height, width) or the side of a square, even; ``away`` how many times as far off the camera stands as
+    for a person who fills the frame. Time is continuous: another ``fps`` samples the same motion. Raises InputError for
+    an unknown action or a number out of range.
     """
     height, width = _checked(action, person, take, seconds, fps, size, persons)
+    if not 1 <= away <= 20:
+        raise InputError(f"away={away}: must be 1 to 20")
     rng = _seeded(_TAKE, take)
     camera = Camera.draw(rng, (height, width), persons > 1)
+    camera = replace(camera, distance=camera.distance * away)
     style_seed = int(rng.integers(2**32))
     times = np.arange(max(1, round(seconds * fps))) / fps
     drift = camera.drift(times)

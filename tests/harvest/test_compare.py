@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from dataclasses import replace
 
 import av
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harvest import compare
-from harvest.agreement import accuracy, agreement
+from harvest.agreement import accuracy, agreement, encounter, present
 from harvest.compare import Footage, mannequins, run
 from harvest.estimators import build
 from skelcore import layouts, mannequin
@@ -52,20 +53,20 @@ def track(rng, start: int, frames: int) -> PoseSequence:
                         meta={"start": start / 15})
 
 
-def naive(one, other, least=0.3, whole=False) -> float:
+def naive(one, other, ours=0.3, theirs=0.3, whole=False) -> float:
     """One person after another, one joint after another; ``whole`` counts what the first lacks as wrong."""
     hits, count, expected = 0, 0, 0
     for tick in range(60):
         here, there = ([(each.keypoints[0, tick - s], each.scores[0, tick - s]) for each in sequences
                         if (s := round(each.meta["start"] * 15)) <= tick < s + each.frames
                         and each.scores[0, tick - s].any()] for sequences in (one, other))
-        expected += sum(certain[k] > least for _, certain in there for k in JOINTS)
+        expected += sum(certain[k] > theirs for _, certain in there for k in JOINTS)
         pairs = []
         for (i, (a, sure)), (j, (b, certain)) in itertools.product(enumerate(here), enumerate(there)):
             index = dict(zip(COCO.joints, b, strict=True))
             torso = (np.linalg.norm(index["left_shoulder"] - index["right_hip"])
                      + np.linalg.norm(index["right_shoulder"] - index["left_hip"])) / 2
-            apart = [np.linalg.norm(a[k] - b[k]) / torso for k in JOINTS if sure[k] > least and certain[k] > least]
+            apart = [np.linalg.norm(a[k] - b[k]) / torso for k in JOINTS if sure[k] > ours and certain[k] > theirs]
             if apart:
                 pairs.append((np.mean(apart), i, j, apart))
         taken = set()
@@ -84,9 +85,41 @@ def test_agreement_is_that_of_a_loop(seed, left, right):
     one = [track(rng, int(rng.integers(0, 10)), 8) for _ in range(left)]
     other = [track(rng, int(rng.integers(0, 10)), 8) for _ in range(right)] + one[:1]
     np.testing.assert_allclose(agreement(one, other), naive(one, other), atol=1e-6)
-    np.testing.assert_allclose(accuracy(one, other), naive(one, other, 0, True), atol=1e-6)
+    np.testing.assert_allclose(accuracy(one, other), naive(one, other, 0, 0.5, True), atol=1e-6)
     if one:
         assert agreement(one[:1], one[:1]) == 1
+
+
+def test_who_is_in_both_and_how_far_apart():
+    rng = np.random.default_rng(0)
+    one = track(rng, 3, 8)
+    far, near = (replace(one, keypoints=one.keypoints + np.array(shift)) for shift in (5000, [3, 4]))
+    frames, seen = len(present(one)), int((one.scores[0][:, JOINTS] > 0.3).sum())
+    met = encounter([near, far], [one])
+    assert (met.ours, met.theirs, met.shared, len(met.apart)) == (2 * frames, frames, frames, seen)
+    torsos = [np.mean([np.linalg.norm(one.keypoints[0, t, a] - one.keypoints[0, t, b]) for a, b in ((5, 12), (6, 11))])
+              for t in present(one)]
+    np.testing.assert_allclose([met.apart.min(), met.apart.max()], [5 / max(torsos), 5 / min(torsos)], rtol=1e-4)
+    apart = encounter([far], [one])
+    assert (apart.ours, apart.theirs, apart.shared, len(apart.apart)) == (frames, frames, 0, 0)
+    both = met + apart
+    assert (both.ours, both.theirs, both.shared, len(both.apart)) == (3 * frames, 2 * frames, frames, seen)
+    assert encounter([], []).shared == 0
+
+
+def test_a_hidden_torso_is_no_yardstick():
+    """A missing joint's place means nothing: with one diagonal left that is the torso, with none nobody is judged."""
+    points = np.random.default_rng(2).uniform(0, 200, (1, 8, 17, 2))
+    scores = np.ones((1, 8, 17))
+    one = PoseSequence(points, scores.copy(), COCO, (300, 300), 15.0, "x", meta={"start": 0})
+    scores[..., COCO.joints.index("left_shoulder")] = 0
+    truth, whole = replace(one, scores=scores), one
+    torso = np.linalg.norm(one.keypoints[0, :, 6] - one.keypoints[0, :, 11], axis=-1)
+    for share, wanted in ((0.15, 1), (0.25, 0)):
+        moved = replace(whole, keypoints=one.keypoints + (share * torso)[None, :, None, None] * [1, 0])
+        assert accuracy([moved], [truth]) == wanted
+    scores[..., COCO.joints.index("left_hip")] = 0
+    assert np.isnan(accuracy([whole], [replace(one, scores=scores)]))
 
 
 def test_a_joint_elsewhere_costs_its_share(video):
@@ -101,7 +134,7 @@ def test_the_truth_of_rendered_people(tmp_path):
     """A person lost costs all of its joints; of the truth itself nothing is wrong."""
     known = mannequins(tmp_path, 15, 0.5).truth
     assert accuracy(known, known) == 1
-    seen = [(each.scores[0][:, JOINTS] > 0).sum() for each in known]
+    seen = [(each.scores[0][:, JOINTS] > 0.5).sum() for each in known]
     assert accuracy(known[1:], known) == pytest.approx(1 - seen[0] / sum(seen))
     assert len({round(each.meta["start"], 3) for each in known}) == len(mannequin.ACTIONS)
     assert accuracy([], known) == 0 and np.isnan(accuracy(known, []))

@@ -269,6 +269,16 @@ def test_yolox_finds_the_person() -> None:
     assert np.mean(np.array(scores) > 0.5) > 0.95
 
 
+def test_a_camera_farther_away_sees_the_same_motion_smaller() -> None:
+    near, far = (perform("wave", 1, 2, seconds=1, fps=10, away=away) for away in (1, 4))
+    np.testing.assert_array_equal(near.joints, far.joints)
+    heights = [np.ptp(clip.keypoints[0, ..., 1], 1) / clip.size[0] for clip in (near, far)]
+    assert heights[0] / heights[1] == pytest.approx(np.full(10, 4), rel=0.1)
+    assert frames_of(far).shape == frames_of(near).shape and far.visible.mean() > 0.6
+    with pytest.raises(InputError, match=r"away=0\.5: must be 1 to 20"):
+        perform("wave", 1, 2, away=0.5)
+
+
 def test_blazepose_agrees_with_the_truth() -> None:
     """PCK@0.2 of the torso on visible limbs (the goal is 0.9), over all actions."""
     from harvest.estimators import build
