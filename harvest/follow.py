@@ -12,6 +12,7 @@ from harvest.oks import distinct, iou
 from harvest.stitch import stitch, without_shadows
 from harvest.track import Track
 from harvest.tracker import Tracker
+from harvest.untangle import untangled
 
 # Overlap (IoU) of one person's boxes in one frame, and in those of two passes of the detector.
 _SAME_PERSON, _NEXT_PASS = 0.4, 0.2
@@ -66,7 +67,8 @@ class Shot:
     def tracks(self) -> list[Track]:
         """The persons, in order of birth."""
         layout = self._estimator.layout
-        return stitch(without_shadows(self._tracker.finish(), layout), layout, self._rate)
+        tracks = untangled(without_shadows(self._tracker.finish(), layout), layout, self._rate)
+        return stitch(tracks, layout, self._rate)
 
     def _take(self, stretch: Stretch, index: int, poses: Poses | None) -> None:
         """Track the poses of one frame, and go on with the persons that a track accepts."""

@@ -26,7 +26,7 @@ def stitch(tracks: list[Track], layout: Layout, rate: float, gap: float = 1.0, l
     pause = first[None] - last[:, None]
     likeness = np.zeros(pause.shape)
     for a, b in np.argwhere((pause > 0) & (pause <= gap * rate)).tolist():
-        likeness[a, b] = _continuity(tracks[a], tracks[b], sigmas(layout), max(1, round(_MOVEMENT * rate)), growth)
+        likeness[a, b] = continuity(tracks[a], tracks[b], layout, rate, growth)
     likeness[likeness < least] = 0
     follower = {a: b for a, b in zip(*linear_sum_assignment(-likeness), strict=True) if likeness[a, b] > 0}
     chains = []
@@ -60,15 +60,21 @@ def _covers(longer: Track, shorter: Track, sigma: np.ndarray, most: float, share
     return bool(np.median(oks(*a, *b, sigma)) > most)
 
 
-def _continuity(before: Track, after: Track, sigma: np.ndarray, steps: int, growth: float) -> float:
-    """OKS half-way between the end of one track and the beginning of another; 0 where the sizes do not agree."""
+def continuity(before: Track, after: Track, layout: Layout, rate: float, growth: float = 1.5,
+               shares: tuple[float, ...] = (0.5,)) -> float:
+    """OKS of the end of one track and the beginning of another, each moved on at its pace to where they should meet.
+
+    That is after each of ``shares`` of the gap, of which the mean counts. 0 where the sizes do not agree.
+    """
+    steps = max(1, round(_MOVEMENT * rate))
     end, begin = range(max(1, len(before) - steps), len(before)), range(1, min(steps + 1, len(after)))
     sides = _side(before, [end.start - 1, *end]), _side(after, [0, *begin])
     if max(sides) >= growth * min(sides):
         return 0.0
-    half = (after.first - before.last) / 2
-    ahead, back = before.keypoints[-1] + half * before.pace(end), after.keypoints[0] - half * after.pace(begin)
-    return float(oks(ahead, before.scores[-1], back, after.scores[0], sigma))
+    gap, there, here = after.first - before.last, before.pace(end), after.pace(begin)
+    return float(np.mean([oks(before.keypoints[-1] + share * gap * there, before.scores[-1],
+                              after.keypoints[0] - (1 - share) * gap * here, after.scores[0], sigmas(layout))
+                          for share in shares]))
 
 
 def _side(track: Track, indices: list[int]) -> float:

@@ -71,6 +71,14 @@ def joined(tracks: list[Track]) -> Track:
     return whole
 
 
+def part(track: Track, indices: list[int]) -> Track:
+    """The poses ``indices`` of a track."""
+    some = Track()
+    for i in indices:
+        some.add(track.ticks[i], track.keypoints[i], track.scores[i], track.presence[i], track.detected[i])
+    return some
+
+
 def common(a: Track, b: Track) -> tuple[np.ndarray, np.ndarray]:
     """Where in ``a`` and in ``b`` the ticks lie at which both were seen."""
     _, here, there = np.intersect1d(a.ticks, b.ticks, assume_unique=True, return_indices=True)
