@@ -20,7 +20,7 @@ from skelcore.layouts import Layout
 # long may whoever is lost still stand there.
 _NEAR, _LOST, _HIDDEN = 0.1, 0.2, 0.5
 # Seconds over which a course is told, and the share of its size by which a body leaves it in a tick.
-_COURSE, _STRAY = 0.5, 0.13
+_COURSE, _STRAY = 0.5, 0.1
 # Seconds through which a course may lead; the least continuity of two pieces (OKS), and what speaks for those of one
 # track beyond that.
 _GAP, _LIKE, _KEPT = 1.5, 0.1, 0.2
@@ -107,15 +107,12 @@ def _tangled(tracks: list[Track], rate: float) -> tuple[list[np.ndarray], set[in
 
 def _strays(track: Track, around: np.ndarray, begin: int, end: int, rate: float) -> bool:
     """Whether a track leaves its course between the last pose before tick ``begin`` and the first after ``end``."""
-    first, last = np.searchsorted(track.ticks, [begin, end + 1])
-    before = range(max(1, first - max(1, round(_COURSE * rate))), first)
-    if not before:
-        return False
-    course = track.pace(before)
-    side = np.sqrt(np.maximum(around[first - 1][2:] - around[first - 1][:2], 1).prod())
-    for index in range(first, min(last + 1, len(track))):
-        ticks = track.ticks[index] - track.ticks[index - 1]
-        if np.hypot(*(track.step(index) - course)) * np.sqrt(ticks) > _STRAY * side:
+    first, last = np.searchsorted(track.ticks, [begin, end + 1]).tolist()
+    steps = max(1, round(_COURSE * rate))
+    for index in range(max(first, 2), min(last + 1, len(track))):
+        aside = track.step(index) - track.pace(range(max(1, index - steps), index))
+        side = np.sqrt(np.maximum(around[index - 1][2:] - around[index - 1][:2], 1).prod())
+        if np.hypot(*aside) * np.sqrt(track.ticks[index] - track.ticks[index - 1]) > _STRAY * side:
             return True
     return False
 
