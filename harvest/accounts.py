@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harvest import attribution, holdings, report, summary
+from harvest import attribution, copies, holdings, parts, report, summary
 from harvest.ledger import Ledger
 from harvest.plan import Plan
 from harvest.tally import Tally
@@ -29,5 +29,18 @@ def settle(space: Workspace, planned: Plan, ledger: Ledger, run: Mapping[str, An
         attribution.write(space.root)
         report.write(space.root, planned, ledger.rows(), {**counts, "run": told})
         summary.write(space.summary, counts, told)
+    parts.sweep(space.root)
+    copies.tidy(space.root, _Forgotten(planned, ledger))
     space.publish()
     return counts
+
+
+class _Forgotten:
+    """The ids of sources that are forgotten."""
+
+    def __init__(self, planned: Plan, ledger: Ledger) -> None:
+        self._plan, self._ledger = planned, ledger
+
+    def __contains__(self, id: object) -> bool:
+        index = self._plan.find(str(id))
+        return index is not None and self._ledger.status(index) == "forgotten"

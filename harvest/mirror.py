@@ -17,7 +17,7 @@ from skelcore.remote import missing, reaching
 
 _PARTS = "ledger"  # the folder of what the ledger says of each shard
 _OWNER = ".owner"
-_ACCOUNTS = ("plan.jsonl", "settings.json", "summary.json", "ATTRIBUTION.csv", "report.html")
+_ACCOUNTS = ("plan.jsonl", "settings.json", "summary.json", "ATTRIBUTION.csv", "report.html", "duplicates.jsonl")
 # All that is ever taken from there: what else lies in a bucket, under whatever name, has no say over this machine.
 _OURS = re.compile(r"(?:shards|rejected)/[0-9]{6,12}\.(?:tar|index\.npz|manifest\.json|jsonl)"
                    r"|ledger/[0-9]{6,12}\.jsonl")

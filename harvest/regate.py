@@ -71,34 +71,35 @@ def _pass(config: Regate, write: bool) -> Moves:
     with Workspace(before) as space:
         sources = plan.read(space.plan)
         with Ledger(space.ledger, sources) as ledger:
-            for shard in _closed(config.output, sources, ledger):
+            for shard in closed(config.output, sources, ledger):
                 found = judged.read(space.root, shard)
                 reasons = found.verdicts(gates)
                 moves.add(found, reasons)
                 if write:
-                    _move(space, shard, found, reasons, sources, ledger)
+                    move(space, shard, found, reasons, sources, ledger)
             if write:
                 space.resettle(gates=gates.model_dump(mode="json"))
                 accounts.settle(space, sources, ledger)
     return moves
 
 
-def _move(space: Workspace, shard: int, found: Judged, reasons: dict[Id, str], sources: Plan, ledger: Ledger) -> None:
-    # Before any file changes, because it refuses what the ledger does not know.
-    changed = _changed(sources, ledger, found, reasons)
-    _rewrite(space, shard, found, reasons, ledger)
-    if changed:
-        ledger.settle_many(changed)
-    space.publish_shard(shard, sources, ledger)
-
-
-def _closed(output: str, sources: Plan, ledger: Ledger) -> Iterator[int]:
+def closed(output: str, sources: Plan, ledger: Ledger) -> Iterator[int]:
     """All shards; raises InputError unless each is closed, since what is open was judged by the old gates."""
     left = set(range(sources.shards)) - ledger.closed
     if left:
         raise InputError(f"output={output}: the harvest is not finished, {len(left)} of its {sources.shards} shards "
                          "are open; finish it first")
     return iter(range(sources.shards))
+
+
+def move(space: Workspace, shard: int, found: Judged, reasons: dict[Id, str], sources: Plan, ledger: Ledger) -> None:
+    """Bring a shard and the entries of its sources to new verdicts; ``reasons`` are those of its rejected tracks."""
+    # Before any file changes, because it refuses what the ledger does not know.
+    changed = _changed(sources, ledger, found, reasons)
+    _rewrite(space, shard, found, reasons, ledger)
+    if changed:
+        ledger.settle_many(changed)
+    space.publish_shard(shard, sources, ledger)
 
 
 def _rewrite(space: Workspace, shard: int, found: Judged, reasons: dict[Id, str], ledger: Ledger) -> None:

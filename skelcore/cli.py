@@ -25,6 +25,7 @@ COMMANDS = {
     "harvest-report": ("harvest.report", "what a harvest took in, what failed and why, as one page"),
     "regate": ("harvest.regate", "other quality gates for what was harvested, without its videos"),
     "browse": ("skelcore.browse", "pose shards as one page: animated tracks, sifted by their numbers"),
+    "dedup": ("harvest.dedup", "tracks that show the same motion, listed or rejected"),
     "forget": ("harvest.forget", "remove sources from a harvest for good"),
     "estimators": ("harvest.compare", "pose estimators side by side on one video: speed, agreement, a picture"),
     "doctor": ("harvest.doctor", "what works on this machine, and how to mend what does not"),
