@@ -59,9 +59,12 @@ class Running:
         return len(self.sums) - 1
 
     def means(self, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean places (..., K, V, 2) and weights (..., K, V) between the K + 1 ``edges`` (..., K + 1), in frames."""
-        axis = edges.ndim - 1
-        sums, weights = (np.diff(_at(running, edges), axis=axis) for running in (self.sums, self.weights))
+        """Mean places (..., K, V, 2) and weights (..., K, V) between the K + 1 ``edges`` (..., K + 1), in frames.
+
+        Nothing is seen before the first frame and after the last.
+        """
+        axis, within = edges.ndim - 1, np.clip(edges, 0, len(self))
+        sums, weights = (np.diff(_at(running, within), axis=axis) for running in (self.sums, self.weights))
         seen = weights > 1e-6
         places = sums / np.where(seen, weights, 1)[..., None] * seen[..., None]
         return places, np.where(seen, weights, 0) / np.maximum(np.diff(edges), _TINY)[..., None]

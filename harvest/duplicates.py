@@ -22,7 +22,9 @@ from skelcore.layouts import Layout
 THRESHOLD = 0.86
 OVERLAP = 0.5  # share of the shorter track that copies must both show
 _NEAREST, _LEAST = 32, 0.8  # windows looked up for each, and the cosine from which they name a pair
-_PAIRS, _STARTS = 8, 2  # pairs tried for a track, and windows from which a pair's alignment starts
+_PAIRS, _STARTS = 16, 3  # pairs tried for a track at least, and windows from which a pair's alignment starts
+_SURE = 0.95  # a pair that scores so much is not tried from elsewhere
+_APART = 0.2  # of a window, between two starts
 _QUERIES = 8192
 
 
@@ -68,9 +70,24 @@ def _hits(windows: Windows, video: np.ndarray, layout: Layout) -> _Hits:
     first, second = windows.track[here], windows.track[there]
     order = np.lexsort((there, here, mirror, -table[:, 3]))
     order = order[video[first[order]] != video[second[order]]]
+    order = order[_rank(_starts(windows.span, first, second, here, there, mirror)[order]) == 0]
     pairs = first[order].astype(np.int64) * len(video) + second[order]
     order = order[_rank(pairs) < _STARTS]
     return _Hits(*(array[order] for array in (first, second, here, there, mirror)))
+
+
+def _starts(span: np.ndarray, first: np.ndarray, second: np.ndarray, here: np.ndarray, there: np.ndarray,
+            mirror: np.ndarray) -> np.ndarray:
+    """A number (n,) for each hit, equal where a pair's alignment would start from nearly the same place.
+
+    A trimmed copy looks much like a faster one, and one cycle like the next: only different starts tell which it is.
+    """
+    (begin, end), (other, last) = span[here].T, span[there].T
+    tempo = (last - other) / (end - begin)
+    shift = (other + last - tempo * (begin + end)) / 2
+    keys = np.stack([first, second, mirror, np.round(np.log(tempo) / np.log(1.1)),
+                     np.round(shift / (last - other) / _APART)], -1).astype(np.int64)
+    return np.unique(keys, axis=0, return_inverse=True)[1].ravel()
 
 
 def _rank(values: np.ndarray) -> np.ndarray:
@@ -86,7 +103,7 @@ def _rank(values: np.ndarray) -> np.ndarray:
 def proofs(pool: Pool, threshold: float) -> list[tuple[int, int, float]]:
     """The pairs of positions that are copies, in order, and their scores.
 
-    For each track only its likeliest pairs are tried.
+    A pair is tried where it is one of the likeliest of either track.
     """
     @lru_cache(maxsize=2048)
     def seen(track: int, mirror: bool) -> tuple[Running, float]:
@@ -97,11 +114,11 @@ def proofs(pool: Pool, threshold: float) -> list[tuple[int, int, float]]:
     tried: dict[int, set[int]] = {}
     scores: dict[tuple[int, int], float] = {}
     for first, second, here, there, mirror in zip(*(getattr(hits, name).tolist() for name in vars(hits)), strict=True):
-        if max(len(tried.get(one, set()) - {other}) for one, other in ((first, second), (second, first))) >= _PAIRS:
+        if min(len(tried.get(one, set()) - {other}) for one, other in ((first, second), (second, first))) >= _PAIRS:
             continue
         tried.setdefault(first, set()).add(second)
         tried.setdefault(second, set()).add(first)
-        if scores.get((first, second), -np.inf) >= threshold:
+        if scores.get((first, second), -np.inf) >= _SURE:
             continue
         (a, rate_a), (b, rate_b) = seen(first, False), seen(second, bool(mirror))
         found = compare(a, b, span[here], span[there], (rate_a, rate_b), threshold)

@@ -14,7 +14,12 @@ HOPELESS = 0.35  # an alignment of the windows alone that scores so much below w
 STEEPEST = 1.6  # tempo of a copy at most
 _SAMPLES, _FINAL = 32, 128  # instants compared in the search, and for the final score
 _ROUNDS, _SHRINK = 6, 0.6
-_BEGIN, _END = (grid.ravel() for grid in np.meshgrid([-1.0, 0.0, 1.0], [-1.0, 0.0, 1.0], indexing="ij"))
+_GROWTH = 6  # times that an alignment is spread at most; each can double it
+_COMMON = 0.6  # share of a window that must lie within the other track
+# Moves of both ends in steps: first far, since a squeezed copy often looks better than one a little beside the right
+# place, and then near.
+_FAR, _NEAR = (np.stack(np.meshgrid(*[np.arange(-reach, reach + 1.0)] * 2, indexing="ij")).reshape(2, -1)
+               for reach in (3, 1))
 _TINY = 1e-9
 
 
@@ -57,12 +62,13 @@ def compare(first: Running, second: Running, here: np.ndarray, there: np.ndarray
     tried = 0
     while True:
         begin, end = _refined(first, second, (lo, hi), (begin, end), step, bound)
+        (lo, hi), (begin, end) = _inside((lo, hi), (begin, end), bound.second)
         if tried == 0 and _score(first, second, (lo, hi), (begin, end), _SAMPLES) < least - HOPELESS:
             return Likeness(-np.inf, 0.0)
         tempo = (end - begin) / (hi - lo)
         more_before = min(lo, begin / tempo, hi - lo)
         more_after = min(len(first) - hi, (len(second) - end) / tempo, hi - lo)
-        if more_before < 0.5 and more_after < 0.5:
+        if (more_before < 0.5 and more_after < 0.5) or tried == _GROWTH:
             break
         step = (end - begin) / 20
         lo, hi = lo - more_before, hi + more_after
@@ -74,7 +80,7 @@ def compare(first: Running, second: Running, here: np.ndarray, there: np.ndarray
 
 @dataclass(frozen=True)
 class _Bound:
-    """What alignments are possible: inside both tracks, and at no tempo beyond STEEPEST."""
+    """What alignments are possible: with most of a window inside both tracks, and at no tempo beyond STEEPEST."""
 
     first: int
     second: int
@@ -82,7 +88,8 @@ class _Bound:
 
     def allows(self, length: float, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
         tempo = np.maximum(end - begin, _TINY) / length * self.ratio
-        return (tempo < STEEPEST) & (tempo > 1 / STEEPEST)
+        inside = np.minimum(end, self.second) - np.maximum(begin, 0)
+        return (tempo < STEEPEST) & (tempo > 1 / STEEPEST) & (inside > _COMMON * (end - begin))
 
 
 def _refined(first: Running, second: Running, here: tuple[float, float], there: tuple[float, float], step: float,
@@ -91,8 +98,9 @@ def _refined(first: Running, second: Running, here: tuple[float, float], there: 
     share = np.linspace(0, 1, _samples(here, _SAMPLES) + 1)
     fixed = first.means(here[0] + (here[1] - here[0]) * share)
     begin, end = there
-    for _ in range(_ROUNDS):
-        begins, ends = np.clip(begin + step * _BEGIN, 0, bound.second), np.clip(end + step * _END, 0, bound.second)
+    for number in range(_ROUNDS):
+        moves = _NEAR if number else _FAR
+        begins, ends = begin + step * moves[0], end + step * moves[1]
         allowed = bound.allows(here[1] - here[0], begins, ends)
         if allowed.any():
             begins, ends = begins[allowed], ends[allowed]
@@ -101,6 +109,14 @@ def _refined(first: Running, second: Running, here: tuple[float, float], there: 
             begin, end = float(begins[best]), float(ends[best])
         step *= _SHRINK
     return begin, end
+
+
+def _inside(here: tuple[float, float], there: tuple[float, float], frames: int
+            ) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The part of an alignment that lies within the ``frames`` of the second track."""
+    tempo = (there[1] - there[0]) / (here[1] - here[0])
+    before, after = max(0.0, -there[0]), max(0.0, there[1] - frames)
+    return (here[0] + before / tempo, here[1] - after / tempo), (there[0] + before, there[1] - after)
 
 
 def _samples(span: tuple[float, float], most: int) -> int:
