@@ -118,11 +118,13 @@ def test_a_hand_is_described_by_all_its_joints():
 
 
 def scored(one, other, mirror=False, least=0.0):
+    """The best likeness from the likest windows: one alone may lie in another cycle of the motion."""
     a, b = describe([one]), describe([other])
-    vectors = mirrored(b.vectors, other.layout) if mirror else b.vectors
-    here, there = np.unravel_index((a.vectors @ vectors.T).argmax(), (len(a), len(b)))
-    return likeness.compare(likeness.moving(one), likeness.moving(other, mirror), a.span[here], b.span[there],
-                            (one.fps, other.fps), least)
+    alike = a.vectors @ (mirrored(b.vectors, other.layout) if mirror else b.vectors).T
+    found = [likeness.compare(likeness.moving(one), likeness.moving(other, mirror), a.span[here],
+                              b.span[alike[here].argmax()], (one.fps, other.fps), least)
+             for here in np.argsort(-alike.max(1))[:8]]
+    return max((each for each in found if each.overlap >= 0.5), key=lambda each: each.score, default=found[0])
 
 
 @CALLS
