@@ -6,7 +6,7 @@ person doing one thing. Only clips that pass the harvest's gates count. (b) Real
 cropped and trimmed by PyAV, each version estimated anew by BlazePose. (c) The index against an exact search.
 The threshold is the lowest at which no more than 1 % of the Penn clips of one half (by a hash of their ids) are
 merged with another clip; Penn's other half is reported at it, all other data at the threshold that ships.
-Run: python benchmarks/duplicates.py [folder of the data] [--clips N] [--videos N]
+Run: python benchmarks/duplicates.py [folder of the data] [--full]
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ FPS = 30.0  # of the clips in the pickles, which do not tell it
 PASS = 0.4  # errors between two passes over one video, in errors of one pass
 LOW = 0.5  # score from which pairs are looked at
 FALSE = 0.01
+COPIED = 150  # clips of each set of poses that are copied
 # Takes out of one recording, told by its frames: neither copies nor different clips.
 ONE_RECORDING = ({f"correct_correct{n}" for n in range(14, 19)}, {"correct_correct12", "correct_correct13"},
                  {f"wrong_wrong{n}" for n in range(11, 14)})
@@ -127,7 +128,7 @@ def clips(path: Path, most: int) -> list[PoseSequence]:
     store, found = read(path), []
     for i in np.unique(np.linspace(0, len(store) - 1, most).astype(int)).tolist():
         one = store[i]
-        width, height = (one.keypoints[one.scores > 0].max(0) + 20).astype(int).tolist()
+        width, height = (one.keypoints[one.scores > 0].max(0, initial=0) + 20).astype(int).tolist()
         one = replace(one, fps=FPS, size=one.size or (height, width), label=None, id=f"{one.id}/0000")
         if gates.judge(quality.measure(one), GATES) is None:
             found.append(one)
@@ -184,9 +185,10 @@ def poses(path: Path, most: int, threshold: float | None) -> None:
         names = [name for name in names if half(name) == 1]
     print(f"{path.name}: {len(names)} clips that pass the gates, at {threshold:.2f}")
     show("different, merged with another", beyond(wrong, threshold), names)
-    reported = [one for one in originals if one.id.partition("/")[0] in set(names)]
+    copied = names[::max(1, len(names) // COPIED)][:COPIED]
+    reported = [one for one in originals if one.id.partition("/")[0] in set(copied)]
     for kind, copies in copies_of_poses(reported).items():
-        show(f"found: {kind}", recalled(reported, copies, threshold), names)
+        show(f"found: {kind}", recalled(reported, copies, threshold), copied)
     print(f"  ({time.perf_counter() - start:.0f} s)")
 
 
@@ -291,16 +293,14 @@ def index(path: Path, count: int = 1_000_000, queries: int = 10_000) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="?", type=Path, default=DATA)
-    parser.add_argument("--clips", type=int, default=800, help="Penn clips looked at")
-    parser.add_argument("--videos", type=int, default=40, help="videos copied and estimated anew")
+    parser.add_argument("--full", action="store_true", help="all of Penn and all videos, not 500 clips and 12 videos")
     words = parser.parse_args()
     torch.set_num_threads(1)
     index(words.data / "poses/penn.pkl")
-    poses(words.data / "poses/penn.pkl", words.clips, None)
+    poses(words.data / "poses/penn.pkl", 2326 if words.full else 500, None)
     poses(words.data / "poses/pushfit_movenet.pkl", 265, duplicates.THRESHOLD)
     every = sorted(path for path in (words.data / "videos").rglob("*.*") if path.is_file())
-    step = max(1, len(every) // words.videos)
-    videos(estimated(every[::step][:words.videos]), duplicates.THRESHOLD)
+    videos(estimated(every if words.full else every[::len(every) // 12][:12]), duplicates.THRESHOLD)
     return 0
 
 
