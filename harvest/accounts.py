@@ -20,8 +20,12 @@ def settle(space: Workspace, planned: Plan, ledger: Ledger, run: Mapping[str, An
     of the last one stay. Raises InputError for a damaged shard.
     """
     before = summary.read(space.summary)
-    counts = summary.summarise(len(planned), Tally.of(ledger.rows()), holdings.count(space.root),
-                               provenance or before.get("provenance", {}))
+    tally = Tally.of(ledger.rows())
+    parts.sweep(space.root)
+    if tally.states["forgotten"]:
+        copies.tidy(space.root, _Forgotten(planned, ledger))
+    counts = summary.summarise(len(planned), tally, holdings.count(space.root),
+                               provenance or before.get("provenance", {}), copies.count(space.root))
     told = dict(run or before.get("run", {}))
     # A killed run leaves a summary older than its ledger, so the next must write it even if it settles nothing. It
     # comes last, and so vouches for the others.
@@ -29,8 +33,6 @@ def settle(space: Workspace, planned: Plan, ledger: Ledger, run: Mapping[str, An
         attribution.write(space.root)
         report.write(space.root, planned, ledger.rows(), {**counts, "run": told})
         summary.write(space.summary, counts, told)
-    parts.sweep(space.root)
-    copies.tidy(space.root, _Forgotten(planned, ledger))
     space.publish()
     return counts
 

@@ -24,7 +24,7 @@ OWN_OPTIONS = {"outtmpl", "paths", "logger", "progress_hooks", "match_filter", "
 
 # What may differ between two runs into one output folder.
 _FREE = {"sources", "playlists", "output", "workers", "worker", "shard_size", "limits", "fetch", "politeness", "law",
-         "retry"}
+         "retry", "duplicates"}
 # Of an estimator only how its models run.
 _LEFT_OUT: dict[str, bool | set[str]] = {**dict.fromkeys(_FREE, True), "estimator": HOW}
 
@@ -202,6 +202,9 @@ class Harvest(Config):
     shard_size: int = Field(64, ge=1, description="sources in one shard")
     limits: Limits = Limits.model_validate({})
     gates: Gates = Field(Gates.model_validate({}), validate_default=True)
+    duplicates: Literal["keep", "mark", "drop"] = Field(
+        "mark", description="tracks that show the motion of another one: no search for them, a list of them in "
+        "duplicates.jsonl at the end, or the list and their rejection")
     fetch: Fetch = Fetch.model_validate({})
     politeness: Politeness = Politeness.model_validate({})
     law: Law = Law.model_validate({})

@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
+from skelcore import browse
 from skelcore.errors import InputError
 from skelcore.files import write_text
+from skelcore.gallery import Copy
 
-FILE = "duplicates.jsonl"  # the list in an output folder
-
-
-@dataclass(frozen=True)
-class Copy:
-    """One member of a group: ``id`` is a copy of ``of``, the group's first member, which is kept.
-
-    ``score`` is that of its surest proof, 1 for the same motion; ``group`` counts the groups in the order of ``of``.
-    """
-
-    group: int
-    id: str
-    of: str
-    score: float
+FILE = browse.COPIES  # the list in an output folder
 
 
 def grouped(names: Sequence[str], pairs: Sequence[tuple[int, int, float]]) -> list[Copy]:
@@ -50,40 +39,37 @@ def grouped(names: Sequence[str], pairs: Sequence[tuple[int, int, float]]) -> li
 
 
 def same_content(keys: Mapping[str, str]) -> list[Copy]:
-    """The groups of names that have one content key; the first named is kept. An empty key is nobody's copy."""
+    """The groups of videos that have one content key; the first named is kept. An empty key is nobody's copy."""
     names, first = list(keys), dict[str, int]()
     pairs = [(first.setdefault(key, index), index, 1.0) for index, key in enumerate(keys.values()) if key]
     return grouped(names, [pair for pair in pairs if pair[0] != pair[1]])
 
 
 def write(path: str | Path, copies: Sequence[Copy]) -> None:
-    """A JSON line {group, id, of, score} for each copy, whole or not at all."""
-    write_text(path, "".join(json.dumps(asdict(copy), sort_keys=True) + "\n" for copy in copies))
+    """A JSON line {group, id, of, score} for each copy, whole or not at all; nothing where the file says so already."""
+    text = "".join(json.dumps(asdict(copy), sort_keys=True) + "\n" for copy in copies)
+    path = Path(path)
+    if not path.is_file() or path.read_bytes() != text.encode():
+        write_text(path, text)
 
 
-def read(path: str | Path) -> list[Copy]:
-    """What ``write`` wrote; raises InputError for a file that is not there or holds anything else."""
-    copies = []
-    try:
-        lines = Path(path).read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); write it with `skelshot dedup`") from None
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            copies.append(Copy(int(row["group"]), str(row["id"]), str(row["of"]), float(row["score"])))
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise InputError(f"{path}, line {number}: not a line of duplicates; write it again with `skelshot dedup`"
-                             ) from None
-    return copies
+def count(root: Path) -> int | None:
+    """How many copies an output folder lists; None where it has no list."""
+    path = root / FILE
+    return path.read_bytes().count(b"\n") if path.is_file() else None
+
+
+def video(id: str) -> str:
+    """The id of the video that a member of a group is of, or is."""
+    return id.rpartition("/")[0] or id
 
 
 def without(copies: Sequence[Copy], gone: Container[str]) -> list[Copy]:
-    """The groups less the tracks of the videos ``gone``; where the kept one goes, the next stands in its place."""
+    """The groups less the videos ``gone`` and their tracks; where the kept one goes, the next stands in its place."""
     groups: dict[int, dict[str, float]] = {}
     for copy in copies:
         groups.setdefault(copy.group, {copy.of: copy.score})[copy.id] = copy.score
-    left = ([(id, score) for id, score in members.items() if id.rpartition("/")[0] not in gone]
+    left = ([(id, score) for id, score in members.items() if video(id) not in gone]
             for _, members in sorted(groups.items()))
     return [Copy(number, id, members[0][0], score)
             for number, members in enumerate(members for members in left if len(members) > 1)
@@ -91,19 +77,13 @@ def without(copies: Sequence[Copy], gone: Container[str]) -> list[Copy]:
 
 
 def tidy(root: Path, gone: Container[str]) -> None:
-    """Take the tracks of the videos ``gone`` out of the list of an output folder, if there is one.
+    """Take the videos ``gone`` and their tracks out of the list of an output folder, if there is one.
 
-    A list that cannot be read goes as a whole: the next search writes it again.
+    A list that cannot be read is emptied: the next search writes it again.
     """
     path = root / FILE
-    for half in root.glob(f".{FILE}.*.tmp"):
-        half.unlink(missing_ok=True)
-    if path.exists():
+    if path.is_file():
         try:
-            copies = read(path)
+            write(path, without(list(browse.copies(path)), gone))
         except InputError:
-            path.unlink()
-            return
-        left = without(copies, gone)
-        if left != copies:
-            write(path, left)
+            write(path, [])

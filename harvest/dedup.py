@@ -13,52 +13,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harvest import accounts, copies, duplicates, judged, parts, plan, pool, regate, workspace
-from harvest.copies import FILE, Copy
-from harvest.gates import judge
-from harvest.judged import Id
+from harvest import accounts, copies, duplicates, plan, pool, regate, weeding, workspace
+from harvest.copies import FILE
 from harvest.ledger import Ledger
-from harvest.plan import Plan
 from harvest.pool import Pool
 from harvest.workspace import Workspace
 from skelcore import shards
 from skelcore.command import Parser
 from skelcore.errors import InputError
-
-
-def update(root: str | Path, threshold: float = duplicates.THRESHOLD) -> list[Copy]:
-    """Bring the list of copies of an output folder, ``duplicates.jsonl``, in line with its shards, and give it.
-
-    To be called by whoever has the folder for itself. Raises what ``pool.of_harvest`` raises.
-    """
-    parts.sweep(Path(root))
-    found = duplicates.find(pool.of_harvest(root), threshold)
-    path = Path(root) / FILE
-    if not path.exists() or copies.read(path) != found:
-        copies.write(path, found)
-    return found
-
-
-def drop(space: Workspace, planned: Plan, ledger: Ledger, threshold: float = duplicates.THRESHOLD) -> list[Copy]:
-    """``update``, then reject the copies of a finished harvest, for the reason ``duplicate``; the gates come first.
-
-    What an earlier search rejected and this one does not comes back. Raises InputError while shards are open. A killed
-    run is completed by the next.
-    """
-    gates = workspace.settled(space.root).gates
-    closed = list(regate.closed(str(space.root), planned, ledger))
-    found = update(space.root, threshold)
-    chosen: set[Id] = {(key, int(number)) for key, _, number in (copy.id.rpartition("/") for copy in found)}
-    for shard in closed:
-        tracks = judged.read(space.root, shard)
-        reasons = {}
-        for id, (_, numbers) in tracks.tracks.items():
-            reason = judge(numbers, gates) or ("duplicate" if id in chosen else None)
-            if reason:
-                reasons[id] = reason
-        regate.move(space, shard, tracks, reasons, planned, ledger)
-    accounts.settle(space, planned, ledger)
-    return found
+from skelcore.gallery import Copy
 
 
 def search(named: Sequence[str], threshold: float, output: Path | None, dropping: bool) -> str:
@@ -89,8 +52,14 @@ def _in_output(output: str, threshold: float, dropping: bool) -> str:
     with Workspace(workspace.settled(output)) as space:
         planned = plan.read(space.plan)
         with Ledger(space.ledger, planned) as ledger:
-            found = drop(space, planned, ledger, threshold) if dropping else update(space.root, threshold)
-        space.publish()
+            if dropping:
+                # Before any search, which may take a while.
+                regate.closed(output, planned, ledger)
+            found = weeding.mark(space, planned, ledger, threshold)
+            if dropping:
+                weeding.reject(space, planned, ledger, found)
+            weeding.note(space, planned, ledger, "drop" if dropping else "mark", threshold)
+            accounts.settle(space, planned, ledger)
     return f"{_told(found)}{', rejected' if dropping else ''}; listed in {output}/{FILE}"
 
 

@@ -47,13 +47,12 @@ class Windows:
 
 @dataclass(frozen=True)
 class Running:
-    """Running sums over T frames of joints (T + 1, V, 2) and their weights (T + 1, V): the mean over any time at once.
+    """Running ``sums`` (T + 1, V, 3) over T frames of joints, x and y and weight: the mean over any time at once.
 
-    The sum of a joint is that of its places times its weights; 0 is a joint that is not seen.
+    The sums of x and y are those of places times weights; a weight of 0 is a joint that is not seen.
     """
 
     sums: np.ndarray
-    weights: np.ndarray
 
     def __len__(self) -> int:
         return len(self.sums) - 1
@@ -63,11 +62,13 @@ class Running:
 
         Nothing is seen before the first frame and after the last.
         """
-        axis, within = edges.ndim - 1, np.clip(edges, 0, len(self))
-        sums, weights = (np.diff(_at(running, within), axis=axis) for running in (self.sums, self.weights))
-        seen = weights > 1e-6
-        places = sums / np.where(seen, weights, 1)[..., None] * seen[..., None]
-        return places, np.where(seen, weights, 0) / np.maximum(np.diff(edges), _TINY)[..., None]
+        within = np.clip(edges, 0, len(self))
+        low = np.minimum(within.astype(np.int64), len(self) - 1)
+        share = (within - low)[..., None, None]
+        found = np.diff(self.sums[low] * (1 - share) + self.sums[low + 1] * share, axis=edges.ndim - 1)
+        weights = found[..., 2] * (found[..., 2] > 1e-6)
+        places = found[..., :2] / np.where(weights > 0, weights, np.inf)[..., None]
+        return places, weights / np.maximum(np.diff(edges), _TINY)[..., None]
 
 
 def body(layout: Layout) -> Layout:
@@ -85,9 +86,8 @@ def joints(sequence: PoseSequence) -> tuple[np.ndarray, np.ndarray]:
 
 def running(places: np.ndarray, weights: np.ndarray) -> Running:
     """The running sums of places (T, V, 2) with weights (T, V)."""
-    begin = np.zeros((1, *weights.shape[1:]))
-    return Running(np.concatenate([begin[..., None] * np.zeros(2), np.cumsum(places * weights[..., None], 0)]),
-                   np.concatenate([begin, np.cumsum(weights, 0)]))
+    frames = np.concatenate([places * weights[..., None], weights[..., None]], -1)
+    return Running(np.concatenate([np.zeros((1, *frames.shape[1:])), np.cumsum(frames, 0)]))
 
 
 def describe(sequences: Sequence[PoseSequence]) -> Windows:
@@ -95,9 +95,8 @@ def describe(sequences: Sequence[PoseSequence]) -> Windows:
 
     A track in which the trunk is never seen has none; one shorter than the shortest window has one.
     """
-    dimensions = len(body(sequences[0].layout)) * 2 * _phases(body(sequences[0].layout)) if sequences else 0
     if not sequences:
-        return Windows(np.zeros((0, dimensions), np.float32), np.zeros(0, np.int64), np.zeros((0, 2)))
+        return Windows(np.zeros((0, 0), np.float32), np.zeros(0, np.int64), np.zeros((0, 2)))
     layout = body(sequences[0].layout)
     found = [joints(sequence) for sequence in sequences]
     places, weights = (np.concatenate(parts) for parts in zip(*found, strict=True))
@@ -155,10 +154,3 @@ def _unit(means: np.ndarray, seen: np.ndarray) -> np.ndarray:
     posture = (means * seen[..., None]).sum(1, keepdims=True) / count
     vectors = (posture + STRESS * (means - posture) * seen[..., None]).reshape(len(means), -1)
     return (vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _TINY)).astype(np.float32)
-
-
-def _at(values: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Running sums (T + 1, ...) at ``times`` (...), linear between frames."""
-    low = np.clip(times.astype(np.int64), 0, len(values) - 2)
-    share = (times - low).reshape(times.shape + (1,) * (values.ndim - 1))
-    return values[low] * (1 - share) + values[low + 1] * share

@@ -12,16 +12,17 @@ from functools import lru_cache
 
 import numpy as np
 
-from harvest.copies import Copy, grouped
+from harvest.copies import grouped
 from harvest.descriptor import USUAL_FPS, Running, Windows, mirrored
 from harvest.likeness import compare, moving
 from harvest.nearest import Nearest
 from harvest.pool import Pool
+from skelcore.gallery import Copy
 from skelcore.layouts import Layout
 
 THRESHOLD = 0.86
 OVERLAP = 0.5  # share of the shorter track that copies must both show
-_NEAREST, _LEAST = 32, 0.8  # windows looked up for each, and the cosine from which they name a pair
+_NEAREST, _LEAST = 32, 0.92  # windows looked up for each, and the cosine from which they name a pair
 _PAIRS, _STARTS = 16, 3  # pairs tried for a track at least, and windows from which a pair's alignment starts
 _SURE = 0.95  # a pair that scores so much is not tried from elsewhere
 _APART = 0.2  # of a window, between two starts
@@ -48,7 +49,7 @@ def find(pool: Pool, threshold: float = THRESHOLD) -> list[Copy]:
     A track is a copy when its motion, mirrored or not, at any constant tempo, scale and place, scores ``threshold`` or
     more over half of the shorter track. Tracks of one video are no copies of each other: people may move in step.
     """
-    return grouped(pool.names, proofs(pool, threshold))
+    return grouped(pool.names, proofs(pool, threshold) if len(pool.windows) else [])
 
 
 def _hits(windows: Windows, video: np.ndarray, layout: Layout) -> _Hits:
@@ -61,6 +62,7 @@ def _hits(windows: Windows, video: np.ndarray, layout: Layout) -> _Hits:
             cosines, found = index.search(mirrored(vectors, layout) if mirror else vectors, _NEAREST)
             here = np.broadcast_to(np.arange(begin, begin + len(vectors))[:, None], found.shape)
             good = (found >= 0) & (cosines >= _LEAST)
+            good &= video[windows.track[here]] != video[windows.track[found]]
             rows.append(np.stack([here[good], found[good], np.full(good.sum(), mirror), cosines[good]], -1))
     table = np.concatenate([*rows, np.zeros((0, 4))])
     here, there, mirror = table[:, :3].astype(np.int64).T
@@ -69,7 +71,6 @@ def _hits(windows: Windows, video: np.ndarray, layout: Layout) -> _Hits:
     here, there = np.where(swap, there, here), np.where(swap, here, there)
     first, second = windows.track[here], windows.track[there]
     order = np.lexsort((there, here, mirror, -table[:, 3]))
-    order = order[video[first[order]] != video[second[order]]]
     order = order[_rank(_starts(windows.span, first, second, here, there, mirror)[order]) == 0]
     pairs = first[order].astype(np.int64) * len(video) + second[order]
     order = order[_rank(pairs) < _STARTS]

@@ -46,10 +46,22 @@ def tars(folder: Path, part: str = "shards") -> list[Path]:
 
 def load(tar: Path) -> tuple[Manifest, Index]:
     """The sidecars of a shard; raises InputError where its manifest or tar is damaged or gone."""
+    told = manifest(tar)
+    try:
+        return told, shard_index.load(tar.with_name(tar.name.removesuffix(".tar") + ".index.npz"), tar, told)
+    except OSError as error:
+        raise _unreadable(error) from None
+
+
+def manifest(tar: Path) -> Manifest:
+    """The manifest of a shard; raises InputError where it is damaged or gone."""
     path = tar.with_name(tar.name.removesuffix(".tar") + _MANIFEST)
     try:
-        manifest = shard_index.parse_manifest(path.read_bytes(), str(path))
-        return manifest, shard_index.load(tar.with_name(tar.name.removesuffix(".tar") + ".index.npz"), tar, manifest)
+        return shard_index.parse_manifest(path.read_bytes(), str(path))
     except OSError as error:
-        raise InputError(f"{error.filename}: cannot be read: {error.strerror}; restore it, or delete the shard with "
-                         "its sidecars") from None
+        raise _unreadable(error) from None
+
+
+def _unreadable(error: OSError) -> InputError:
+    return InputError(f"{error.filename}: cannot be read: {error.strerror}; restore it, or delete the shard with its "
+                      "sidecars")

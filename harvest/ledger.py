@@ -31,7 +31,7 @@ class Entry:
     """What became of one source: ``tracks`` kept, ``dropped`` tracks by gate, ``frames`` and ``seconds`` looked at.
 
     ``host`` is whom it was fetched from, ``licence`` what it declares, ``time`` when it was settled in Unix seconds
-    (0: stamped by the ledger). None of the three is part of a shard.
+    (0: stamped by the ledger), ``content`` tells the file of a rejected source. None of the four is part of a shard.
     """
 
     id: str
@@ -46,6 +46,7 @@ class Entry:
     host: str = ""
     licence: str = ""
     time: int = 0
+    content: str = ""
 
     @property
     def gave_tracks(self) -> bool:

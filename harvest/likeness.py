@@ -10,9 +10,9 @@ from harvest.descriptor import Running, body, joints, running
 from skelcore.sequence import PoseSequence
 
 CALM = 0.2  # a motion so small (variance in squared body sizes) proves little
-HOPELESS = 0.35  # an alignment of the windows alone that scores so much below what is asked is not followed up
+POOR, HOPELESS = 0.26, 0.08  # windows that score so much below what is asked, before and after they are refined, end it
 STEEPEST = 1.6  # tempo of a copy at most
-_SAMPLES, _FINAL = 32, 128  # instants compared in the search, and for the final score
+_SAMPLES, _FINAL = 24, 128  # instants compared in the search, and for the final score
 _ROUNDS, _SHRINK = 6, 0.6
 _GROWTH = 6  # times that an alignment is spread at most; each can double it
 _COMMON = 0.6  # share of a window that must lie within the other track
@@ -60,6 +60,8 @@ def compare(first: Running, second: Running, here: np.ndarray, there: np.ndarray
     bound = _Bound(len(first), len(second), rates[0] / rates[1])
     step = (end - begin) / 10
     tried = 0
+    if _score(first, second, (lo, hi), (begin, end), _SAMPLES) < least - POOR:
+        return Likeness(-np.inf, 0.0)
     while True:
         begin, end = _refined(first, second, (lo, hi), (begin, end), step, bound)
         (lo, hi), (begin, end) = _inside((lo, hi), (begin, end), bound.second)
@@ -105,7 +107,7 @@ def _refined(first: Running, second: Running, here: tuple[float, float], there: 
         if allowed.any():
             begins, ends = begins[allowed], ends[allowed]
             moved = second.means(begins[:, None] + (ends - begins)[:, None] * share)
-            best = int(_fitted(*fixed, *moved).cost.argmin())
+            best = int(_costs(*fixed, *moved).argmin())
             begin, end = float(begins[best]), float(ends[best])
         step *= _SHRINK
     return begin, end
@@ -123,44 +125,51 @@ def _samples(span: tuple[float, float], most: int) -> int:
     return int(np.clip(span[1] - span[0], 6, most))
 
 
-@dataclass(frozen=True)
-class _Fit:
-    """N pairs of motions laid over one another: squared distances and weights (N, K, V), motion and cost (N,)."""
+def _costs(a: np.ndarray, seen_a: np.ndarray, b: np.ndarray, seen_b: np.ndarray) -> np.ndarray:
+    """How far N motions (N, K, V, 2) are from a (K, V, 2), each laid over it by a shift and a scale: (N,).
 
-    distance: np.ndarray
-    weight: np.ndarray
-    motion: np.ndarray
-    cost: np.ndarray
+    The mean squared distance in body sizes, larger where less is seen. All of it from sums, since it is asked often.
+    """
+    weight = np.sqrt(seen_a * seen_b)
+    weighted = b * weight[..., None]
+    count = np.maximum(weight.sum((1, 2)), _TINY)
+    at_once = np.maximum(weight.sum(2), _TINY)[..., None]
+    sums = [np.einsum("nkv,kvd->nkd", weight, a), weighted.sum(2)]  # by instant
+    means = [x.sum(1) / count[:, None] for x in sums]
+    squares = [np.einsum("nkv,kv->n", weight, (a * a).sum(-1)), np.einsum("nkvd,nkvd->n", weighted, b)]
+    first, second = (square / count - (mean**2).sum(1) for square, mean in zip(squares, means, strict=True))
+    across = np.einsum("nkvd,kvd->n", weighted, a) / count - (means[0] * means[1]).sum(1)
+    scale = np.sqrt(np.maximum(first, 0) / np.maximum(second, _TINY))
+    # What the body's middle moves is no part of its size.
+    inside = [((x - at_once * mean[:, None]) ** 2 / at_once).sum((1, 2)) / count
+              for x, mean in zip(sums, means, strict=True)]
+    size = np.maximum((first - inside[0] + scale**2 * (second - inside[1])) / 2, _TINY)
+    return 2 * (first - scale * across) / size / np.maximum(weight.mean((1, 2)), 0.01)
 
 
-def _fitted(a: np.ndarray, seen_a: np.ndarray, b: np.ndarray, seen_b: np.ndarray) -> _Fit:
-    """Lay motions (N, K, V, 2) over a (K, V, 2) by a shift and a scale each; lengths in body sizes."""
+def _distances(a: np.ndarray, seen_a: np.ndarray, b: np.ndarray, seen_b: np.ndarray
+               ) -> tuple[np.ndarray, np.ndarray, float]:
+    """Squared distances and weights (K, V) of motions (K, V, 2) so laid over one another, and the variance of both."""
     weight = np.sqrt(seen_a * seen_b)[..., None]
-    total = np.maximum(weight.sum((-3, -2, -1), keepdims=True), _TINY)
-    a, b = (x - (x * weight).sum((-3, -2), keepdims=True) / total for x in (a, b))
-    square_a, square_b = ((x * x * weight).sum((-3, -2, -1), keepdims=True) / total for x in (a, b))
-    b = b * np.sqrt(square_a / np.maximum(square_b, _TINY))
-    at_once, over_time = (np.maximum(weight.sum(axis, keepdims=True), _TINY) for axis in (-2, -3))
-    inside = ((x * weight).sum(-2, keepdims=True) ** 2 / at_once for x in (a, b))
-    steady = ((x * weight).sum(-3, keepdims=True) ** 2 / over_time for x in (a, b))
-    square = (2 * square_a)[..., 0, 0, 0]
-    count = total[..., 0, 0, 0]
-    size = np.maximum((square - sum(x.sum((-3, -2, -1)) for x in inside) / count) / 2, _TINY)
-    motion = (square - sum(x.sum((-3, -2, -1)) for x in steady) / count) / size
-    distance = ((a - b) ** 2).sum(-1) / size[..., None, None]
-    seen = weight[..., 0]
-    cost = (distance * seen).sum((-2, -1)) / count / np.maximum(seen.mean((-2, -1)), 0.01)
-    return _Fit(distance, seen, motion, cost)
+    total = max(float(weight.sum()), _TINY)
+    a, b = (x - (x * weight).sum((0, 1)) / total for x in (a, b))
+    square = float((a * a * weight).sum() / total)
+    b = b * np.sqrt(square / max(float((b * b * weight).sum() / total), _TINY))
+    at_once, over_time = (np.maximum(weight.sum(axis), _TINY) for axis in (1, 0))
+    inside = sum(float(((x * weight).sum(1) ** 2 / at_once).sum()) for x in (a, b)) / total
+    steady = sum(float(((x * weight).sum(0) ** 2 / over_time).sum()) for x in (a, b)) / total
+    size = max((2 * square - inside) / 2, _TINY)
+    return ((a - b) ** 2).sum(-1) / size, weight[..., 0], (2 * square - steady) / size
 
 
 def _score(first: Running, second: Running, here: tuple[float, float], there: tuple[float, float], most: int) -> float:
     share = np.linspace(0, 1, _samples(here, most) + 1)
-    fit = _fitted(*first.means(here[0] + (here[1] - here[0]) * share),
-                  *second.means(there[0] + (there[1] - there[0]) * share))
-    distance, weight = fit.distance.ravel(), fit.weight.ravel()
+    distance, weight, motion = _distances(*first.means(here[0] + (here[1] - here[0]) * share),
+                                          *second.means(there[0] + (there[1] - there[0]) * share))
+    distance, weight = distance.ravel(), weight.ravel()
     if not weight.any():
         return -np.inf
     order = np.argsort(distance)
     sums = np.cumsum(weight[order])
     middle = float(distance[order][np.searchsorted(sums, sums[-1] / 2)])
-    return float(1 - np.sqrt(middle / (max(float(fit.motion), 0) + CALM)))
+    return float(1 - np.sqrt(middle / (max(motion, 0) + CALM)))

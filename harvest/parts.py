@@ -39,8 +39,7 @@ def windows(store: ShardStore, tracks: np.ndarray, folder: Path | None = None) -
 
 
 def sweep(root: Path) -> None:
-    """Remove the parts of an output folder that belong to no shard of it any more, and what a kill left half-written.
-    """
+    """Remove the parts of an output folder that belong to no shard of it any more."""
     parts = list((root / FOLDER).glob("*.npz"))
     if parts:
         manifests = (path for name in ("shards", "rejected") for path in (root / name).glob("*.manifest.json"))
@@ -48,8 +47,6 @@ def sweep(root: Path) -> None:
         for part in parts:
             if part.stem not in known:
                 part.unlink(missing_ok=True)
-    for half in (root / FOLDER).glob(".*.tmp"):
-        half.unlink(missing_ok=True)
 
 
 def _described(store: ShardStore, tracks: np.ndarray) -> Windows:

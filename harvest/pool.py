@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from harvest import parts, plan, workspace
+from harvest import holdings, parts, plan, workspace
 from harvest.config import Gates
-from harvest.descriptor import Windows
+from harvest.descriptor import Windows, describe
 from harvest.gates import judge
-from skelcore import shards
+from skelcore import layouts, shards
 from skelcore.errors import InputError
 from skelcore.layouts import Layout
 from skelcore.sequence import PoseSequence
@@ -51,20 +51,18 @@ def of_harvest(root: str | Path) -> Pool:
     """The tracks of an output folder that pass its gates, those rejected as copies too, in the order of its plan.
 
     So the copies that are found do not depend on which of them an earlier search has dropped. Descriptors are kept in
-    the folder. Raises InputError for what is no output folder of a harvest, and for one without tracks.
+    the folder. Raises InputError for what is no output folder of a harvest, and for damaged shards.
     """
     root = Path(root)
-    gates, planned = workspace.settled(root).gates, plan.read(root / "plan.jsonl")
+    settled, planned = workspace.settled(root), plan.read(root / "plan.jsonl")
     found: dict[str, tuple[ShardStore, int]] = {}
     pieces: list[tuple[list[str], Windows]] = []
-    for store, tracks, windows in _shards(root, gates):
+    for store, tracks, windows in _shards(root, settled.gates):
         names = [store.ids[i] for i in tracks.tolist()]
         pieces.append((names, windows))
         for name, track in zip(names, tracks.tolist(), strict=True):
             # A kill may have left a track in both places, which then counts as kept.
             found.setdefault(name, (store, track))
-    if not found:
-        raise InputError(f"{root}: no track there passes the gates; nothing can be a copy")
 
     def place(name: str) -> tuple[int, int]:
         key, _, number = name.rpartition("/")
@@ -83,7 +81,7 @@ def of_harvest(root: str | Path) -> Pool:
         return store[track]
 
     return Pool(names, np.array([keys[name.rpartition("/")[0]] for name in names]), _ordered(pieces, rank),
-                stores[0][0].layout, read)
+                layouts.get(settled.layout), read)
 
 
 def join(pools: Mapping[str, Pool]) -> Pool:
@@ -115,8 +113,8 @@ def join(pools: Mapping[str, Pool]) -> Pool:
 def _shards(root: Path, gates: Gates) -> Iterator[tuple[ShardStore, np.ndarray, Windows]]:
     """Each shard of which there are tracks for the pool, which of its tracks those are, and their windows."""
     for folder in ("shards", "rejected"):
-        for manifest in sorted((root / folder).glob("*.manifest.json")):
-            store = shards.read(manifest.with_name(manifest.name.replace(".manifest.json", ".tar")))
+        for tar in holdings.tars(root, folder):
+            store = shards.read(tar)
             tracks = np.arange(len(store)) if folder == "shards" else _dropped(store)
             if len(tracks):
                 found = parts.windows(store, tracks, root / parts.FOLDER)
@@ -152,6 +150,8 @@ def _numbers(store: ShardStore) -> list[dict[str, Any]]:
 
 def _ordered(pieces: Sequence[tuple[list[str], Windows]], rank: Mapping[str, int]) -> Windows:
     """The windows of all pieces in the order of the tracks; of a track that comes twice, the first."""
+    if not pieces:
+        return describe([])
     tracks, seen = [], set[str]()
     for names, windows in pieces:
         places = np.array([-1 if name in seen else rank[name] for name in names], np.int64)

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from harvest import accounts, estimators, fetch, plan, playlists, sources, summary
+from harvest import accounts, estimators, fetch, plan, playlists, sources, summary, weeding
 from harvest.address import is_url
 from harvest.config import BOOTSTRAP, Harvest
 from harvest.estimators import Estimator
@@ -60,8 +60,12 @@ class _Run:
         self._left.update(self._plan[index].shard for index in wanted)
         for shard in self._open():
             self._close_if_complete(shard)
-        if not wanted:
-            return
+        if wanted:
+            self._harvest(wanted)
+        if self._config.duplicates != "keep" and not any(self._open()):
+            weeding.weed(self._space, self._plan, self._ledger, self._config.duplicates)
+
+    def _harvest(self, wanted: list[int]) -> None:
         # Built once here, so that a wrong name or missing weights end the command before Ray starts.
         chosen = self._config.estimator
         estimator = estimators.build(chosen, self._config.layout)
@@ -96,7 +100,8 @@ class _Run:
         dropped = Counter(outcome.reasons)
         entry = Entry(source.id, outcome.status, outcome.reason, outcome.detail, len(outcome.sequences),
                       dict(sorted(dropped.items())), outcome.frames, outcome.seconds, attempts,
-                      fetch.host(source.address) or "", str(outcome.origin.get("licence") or ""))
+                      fetch.host(source.address) or "", str(outcome.origin.get("licence") or ""),
+                      content=outcome.content)
         self._ledger.settle(index, entry)
         assert self._monitor
         self._monitor.settled(entry)

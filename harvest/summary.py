@@ -15,13 +15,15 @@ from skelcore.files import write_text
 _MOST_NAMES = 50
 
 
-def summarise(sources: int, tally: Tally, holdings: Holdings, provenance: Mapping[str, Any]) -> dict[str, Any]:
+def summarise(sources: int, tally: Tally, holdings: Holdings, provenance: Mapping[str, Any],
+              copies: int | None = None) -> dict[str, Any]:
     """The accounts of a plan of ``sources`` sources; a function of these alone.
 
     sources = ok + rejected + failed + forgotten + pending; ``quarantined`` are those of the failed that killed
     their worker twice. Long counts keep their 50
     largest, and the rest is ``other``. ``hours`` are of the videos looked at, ``person_hours`` of the tracks in the
-    shards. ``provenance`` says what made the poses.
+    shards. ``copies`` is how many of them are listed, None where nobody looked; ``provenance`` says what made the
+    poses.
     """
     pending = sources - tally.settled
     assert pending >= 0, f"{tally.settled} entries for {sources} sources"
@@ -36,6 +38,7 @@ def summarise(sources: int, tally: Tally, holdings: Holdings, provenance: Mappin
         "retried_attempts": tally.retried,
         "tracks": tally.tracks,
         "dropped_tracks_by_reason": _sorted(tally.dropped),
+        "copies": copies,
         "licences": largest(tally.licences, _MOST_NAMES),
         "frames": tally.frames,
         "hours": round(tally.seconds / 3600, 6),

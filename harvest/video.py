@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from harvest import extract, gates
 from harvest.causes import FULL, line
 from harvest.config import Harvest
+from harvest.content import content_key
 from harvest.estimators import Estimator
 from harvest.fetch import Fetched
 from harvest.ledger import Status
@@ -21,7 +22,8 @@ from skelcore.sequence import PoseSequence
 @dataclass(frozen=True)
 class Outcome:
     """What a source gave: kept ``sequences``, ``dropped`` ones and in the same order the gates that they fail,
-    ``reasons``; the block's ``origin``, and the seconds that its host asks us to ``wait``."""
+    ``reasons``; the block's ``origin``, the seconds that its host asks us to ``wait``, and where nothing is kept the
+    ``content_key`` of the file."""
 
     status: Status
     reason: str = ""
@@ -34,6 +36,7 @@ class Outcome:
     frames: int = 0
     seconds: float = 0.0
     wait: float | None = None
+    content: str = ""
 
 
 def estimate(source: Source, file: Fetched, config: Harvest, estimator: Estimator) -> Outcome:
@@ -45,7 +48,9 @@ def estimate(source: Source, file: Fetched, config: Harvest, estimator: Estimato
         found = extract.scan(file.path, estimator, config.fps, config.detect_every, config.short_side,
                              config.limits.max_seconds, config.max_persons, source.clip,
                              together=worth if config.interactions == "together" else None)
-        return _judged(source, config, estimator, found, file.info)
+        outcome = _judged(source, config, estimator, found, file.info)
+        # What is kept is known again by its poses, and costs no second reading.
+        return outcome if outcome.sequences else replace(outcome, content=content_key(file.path, source.clip))
     except Exception as error:
         return failed(error)
 

@@ -193,8 +193,9 @@ class Workspace:
     def _sweep(self) -> None:
         """Remove what killed runs left half-written, and no other program's files."""
         ours = [self.root.glob(f".{name}.*.tmp")
-                for name in ("plan.jsonl", "settings.json", "summary.json", "report.html", "ATTRIBUTION.csv")]
-        ours.append((self.root / "attribution").glob(".*.tmp"))
+                for name in ("plan.jsonl", "settings.json", "summary.json", "report.html", "ATTRIBUTION.csv",
+                             "duplicates.jsonl")]
+        ours += [(self.root / name).glob(".*.tmp") for name in ("attribution", "duplicates")]
         ours += [folder.glob(".*.tmp") for folder in self._folders]
         for path in chain.from_iterable(ours):
             path.unlink(missing_ok=True)

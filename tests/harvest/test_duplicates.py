@@ -11,17 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harvest import accounts, copies, dedup, duplicates, forget, judged, parts, plan, pool, regate
+from harvest import accounts, copies, dedup, duplicates, forget, judged, parts, plan, pool, regate, weeding
 from harvest.config import Harvest
 from harvest.content import content_key
-from harvest.copies import Copy, grouped, same_content, without
+from harvest.copies import grouped, same_content, without
 from harvest.ledger import Entry, Ledger
 from harvest.quality import measure
 from harvest.sources import Source
+from harvest.tally import Tally
 from harvest.video import Outcome
 from harvest.workspace import Workspace
-from skelcore import layouts, mannequin, shards
-from skelcore.errors import InputError
+from skelcore import browse, layouts, mannequin, shards
+from skelcore.gallery import Copy
 from skelcore.shards import Block
 from tests.paths import DATA, need
 
@@ -77,7 +78,7 @@ def folder(made, tmp_path):
 
 
 def told(root):
-    return {copy.id: copy.of for copy in copies.read(root / copies.FILE)}
+    return {copy.id: copy.of for copy in browse.copies(root / copies.FILE)}
 
 
 def content(root):
@@ -86,6 +87,18 @@ def content(root):
     kept = [sorted(judged.read(root, shard).kept) for shard in range(4)]
     tars = {path.name: path.read_bytes() for path in sorted((root / "shards").iterdir())}
     return rejected, kept, tars, (root / copies.FILE).read_bytes()
+
+
+def opened(root, work):
+    """What ``work`` gives for a folder's workspace, plan and ledger."""
+    with Workspace(config(root)) as space:
+        planned = plan.read(space.plan)
+        with Ledger(space.ledger, planned) as ledger:
+            return work(space, planned, ledger)
+
+
+def update(root):
+    return opened(root, weeding.mark)
 
 
 def drop(root, *words):
@@ -100,23 +113,25 @@ def test_copies_are_listed_and_nothing_else_changes(folder, capsys):
     rows = [json.loads(line) for line in (folder / "duplicates.jsonl").read_text().splitlines()]
     assert [set(row) for row in rows] == [{"group", "id", "of", "score"}] * 3
     assert [row["group"] for row in rows] == [0, 0, 1] and min(row["score"] for row in rows) > duplicates.THRESHOLD
+    for name in ("summary.json", "report.html"):
+        del before[folder / name]
     assert before.items() <= {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}.items()
 
 
 def test_each_shard_is_described_once(folder, monkeypatch):
-    assert dedup.update(folder) == dedup.update(folder)
+    assert update(folder) == update(folder)
     names = sorted(path.stem for path in (folder / parts.FOLDER).iterdir())
     assert names == sorted(shards.read(folder).shards.values())
     with monkeypatch.context() as patch:
         patch.setattr(parts, "describe", None)
-        assert {copy.id: copy.of for copy in dedup.update(folder)} == GROUPS
+        assert {copy.id: copy.of for copy in update(folder)} == GROUPS
     # Whatever is wrong with a part, it is made again.
     one, other, *_ = sorted((folder / parts.FOLDER).iterdir())
     good = one.read_bytes()
     one.write_bytes(b"damaged")
     np.savez(other, version=np.array(0))
     (folder / parts.FOLDER / f"{'0' * 64}.npz").write_bytes(good)
-    assert {copy.id: copy.of for copy in dedup.update(folder)} == GROUPS
+    assert {copy.id: copy.of for copy in update(folder)} == GROUPS
     assert one.read_bytes() == good and len(list((folder / parts.FOLDER).iterdir())) == 4
 
 
@@ -139,9 +154,10 @@ def test_dropped_copies_are_rejected_and_come_back_when_they_are_copies_no_more(
     assert dropped == {("c", 0): "duplicate", ("e", 0): "duplicate", ("f", 0): "duplicate"}
     planned = plan.read(folder / "plan.jsonl")
     with Ledger(folder / "ledger.jsonl", planned) as ledger:
-        assert ledger.counts.dropped == {"duplicate": 3} and ledger.counts.tracks == 4
-        assert ledger.counts.rejected_by_reason == {"duplicate": 3}
-    assert json.loads((folder / "summary.json").read_text())["tracks"]
+        tally = Tally.of(ledger.rows())
+    assert tally.dropped == tally.rejected == {"duplicate": 3} and tally.tracks == 4
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["tracks"] == 4 and summary["copies"] == 3
     done = content(folder)
     drop(folder)
     assert content(folder) == done
@@ -172,7 +188,7 @@ def test_forgetting_removes_all_traces(folder):
     text = (folder / copies.FILE).read_text()
     assert '"a/' not in text and told(folder) == {"f/0000": "c/0000", "e/0000": "b/0000"}
     known = {json.loads(path.read_text())["sha256"] for path in folder.glob("*/*.manifest.json")}
-    left = {path.stem for path in (folder / parts.FOLDER).iterdir()}
+    left = {path.stem for path in (folder / parts.FOLDER).glob("*.npz")}
     assert left <= known and len(left) < len(old)
     # The next search settles who stands in for what has gone.
     drop(folder)
@@ -200,7 +216,8 @@ def test_a_killed_drop_loses_nothing_and_is_completed(folder, tmp_path, monkeypa
             patch.setattr(os, "replace", dying)
             planned = plan.read(space.plan)
             with Ledger(space.ledger, planned) as ledger:
-                dedup.drop(space, planned, ledger)
+                weeding.weed(space, planned, ledger, "drop")
+                accounts.settle(space, planned, ledger)
             died = False
         assert sum(len(judged.read(copy, shard).tracks) for shard in range(4)) == len(SOURCES)
         drop(copy)
@@ -225,7 +242,7 @@ def test_sets_of_shards_are_searched_across(tmp_path, capsys):
     listed = tmp_path / "list.jsonl"
     assert dedup.main([str(one), f"{two}/", "--output", str(listed)]) == 0
     assert f"1 copies of 1 tracks among 4 tracks; listed in {listed}" in capsys.readouterr().out
-    assert [(copy.id, copy.of) for copy in copies.read(listed)] == [(f"{two}/z/0000", f"{one}/x/0000")]
+    assert [(copy.id, copy.of) for copy in browse.copies(listed)] == [(f"{two}/z/0000", f"{one}/x/0000")]
     assert not (one / parts.FOLDER).exists()
 
 
@@ -274,16 +291,22 @@ def test_groups_are_what_pairs_connect(pairs, random):
     assert without(found, set()) == found
 
 
-def test_lists_are_written_and_read(tmp_path):
-    rows = [Copy(0, "b/0000", "a/0000", 0.9312), Copy(1, "d/0001", "c/0000", 1.0)]
-    copies.write(tmp_path / "x.jsonl", rows)
-    assert copies.read(tmp_path / "x.jsonl") == rows
-    for text in ("{", "[]", '{"group": 1}', '{"group": null, "id": "a", "of": "b", "score": 1}'):
-        (tmp_path / "x.jsonl").write_text(text + "\n")
-        with pytest.raises(InputError, match=r"x.jsonl, line 1: not a line of duplicates"):
-            copies.read(tmp_path / "x.jsonl")
-    with pytest.raises(InputError, match="cannot be read"):
-        copies.read(tmp_path / "none.jsonl")
+def test_lists_are_written_once_and_read(tmp_path):
+    rows = [Copy(0, "b/0000", "a/0000", 0.9312), Copy(1, "d/0001", "c/0000", 1.0), Copy(2, "f", "e", 1.0)]
+    path = tmp_path / copies.FILE
+    copies.write(path, rows)
+    assert list(browse.copies(path)) == rows and copies.count(tmp_path) == 3
+    before = path.stat()
+    copies.write(path, rows)
+    assert path.stat() == before
+    copies.tidy(tmp_path, {"a", "e"})
+    assert list(browse.copies(path)) == [Copy(0, "d/0001", "c/0000", 1.0)]
+    # What cannot be read may hold what must go.
+    path.write_text('{"group": 0, "id": "a/0000"}\n')
+    copies.tidy(tmp_path, {"a"})
+    assert path.read_text() == "" and copies.count(tmp_path) == 0
+    copies.tidy(tmp_path / "none", {"a"})
+    assert copies.count(tmp_path / "none") is None
 
 
 def test_equal_bytes_are_one_video(tmp_path):

@@ -67,13 +67,18 @@ def test_one_source_leaves_every_file_and_stays_out(tmp_path, output, capsys):
     assert b"t=5,9" not in handed_on(output) and b"2" * 64 not in handed_on(output)
     for tar in (output / "shards").glob("*.tar"):
         shards.verify(tar)
-    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    def left():
+        # Who stands in for a forgotten original is searched anew, though with this one nothing comes of it.
+        files = [path for path in output.rglob("*") if path.is_file() and path.parent.name != "duplicates"]
+        return {path: path.read_bytes() for path in files}
+
+    before = left()
     script = ("import sys; from harvest.run import main; "
               f"code = main({arguments(tmp_path, output)!r}); assert 'ray' not in sys.modules; sys.exit(code)")
     done = subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=120,
                           check=True, capture_output=True, text=True)
     assert "4 sources = 3 ok + 0 rejected + 0 failed + 1 forgotten + 0 pending" in done.stdout
-    assert before == {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    assert before == left()
 
 
 def test_an_address_stands_for_all_clips_of_the_video(output):
