@@ -47,7 +47,7 @@ DATA = Path(os.environ.get("SKELSHOT_DATA", Path(__file__).resolve().parents[2] 
 GATES = Gates.model_validate({})
 FPS = 30.0  # of the clips in the pickles, which do not tell it
 PASS = 0.4  # errors between two passes over one video, in errors of one pass
-LOW = 0.5  # score from which pairs are looked at
+LOW = 0.75  # score from which pairs are looked at
 FALSE = 0.01
 COPIED = 150  # clips of each set of poses that are copied
 # Takes out of one recording, told by its frames: neither copies nor different clips.
@@ -77,12 +77,12 @@ def stored(folder: Path, sequences: Iterable[PoseSequence]) -> ShardStore:
     return shards.read(folder)
 
 
-def pairs(sets: Kinds) -> list[tuple[str, str, float]]:
+def pairs(sets: Kinds, least: float = LOW) -> list[tuple[str, str, float]]:
     """Proofs between the tracks of named sets, as (set/video/track, set/video/track, score)."""
     with tempfile.TemporaryDirectory() as name:
         searched = pool.join({kind: pool.of_store(stored(Path(name) / str(number), found))
                               for number, (kind, found) in enumerate(sets.items())})
-        return [(searched.names[a], searched.names[b], score) for a, b, score in duplicates.proofs(searched, LOW)]
+        return [(searched.names[a], searched.names[b], score) for a, b, score in duplicates.proofs(searched, least)]
 
 
 def another_pass(sequence: PoseSequence, generator: torch.Generator) -> PoseSequence:
@@ -148,11 +148,11 @@ def merged(found: list[tuple[str, str, float]]) -> dict[str, float]:
 
 def recalled(originals: list[PoseSequence], copies: list[PoseSequence], threshold: float) -> set[str]:
     """The copied videos that are in one group with their original."""
-    found = pairs({"original": originals, "copy": copies})
+    found = pairs({"original": originals, "copy": copies}, threshold)
     names = sorted({name for a, b, _ in found for name in (a, b)})
     place = {name: number for number, name in enumerate(names)}
     groups: dict[str, set[str]] = {}
-    for copy in grouped(names, [(place[a], place[b], score) for a, b, score in found if score >= threshold]):
+    for copy in grouped(names, [(place[a], place[b], score) for a, b, score in found]):
         groups.setdefault(copy.of, {copy.of}).add(copy.id)
     shown = [{name.rpartition("/")[0] for name in group} for group in groups.values()]
     return {video.partition("/")[2] for group in shown for video in group
@@ -283,8 +283,8 @@ def index(path: Path, count: int = 1_000_000, queries: int = 10_000) -> None:
         nearest = Nearest(vectors, exact)
         built = time.perf_counter()
         answers.append(nearest.search(some, 10)[1])
-        print(f"  {name:14} build {built - begin_time:6.1f} s, {len(some)} queries {time.perf_counter() - built:6.1f} s",
-              flush=True)
+        searched = time.perf_counter() - built
+        print(f"  {name:14} build {built - begin_time:6.1f} s, {len(some)} queries {searched:6.1f} s", flush=True)
         del nearest
     both = list(zip(*answers, strict=False))
     print(f"  recall of the nearest {np.mean([b[0] in a for a, b in both]):.4f}, "
@@ -297,11 +297,11 @@ def main() -> int:
     parser.add_argument("--full", action="store_true", help="all of Penn and all videos, not 500 clips and 12 videos")
     words = parser.parse_args()
     torch.set_num_threads(1)
-    index(words.data / "poses/penn.pkl")
     poses(words.data / "poses/penn.pkl", 2326 if words.full else 500, None)
     poses(words.data / "poses/pushfit_movenet.pkl", 265, duplicates.THRESHOLD)
     every = sorted(path for path in (words.data / "videos").rglob("*.*") if path.is_file())
     videos(estimated(every if words.full else every[::len(every) // 12][:12]), duplicates.THRESHOLD)
+    index(words.data / "poses/penn.pkl")
     return 0
 
 
