@@ -10,7 +10,7 @@ from harvest.descriptor import Running, body, joints, running
 from skelcore.sequence import PoseSequence
 
 CALM = 0.2  # a motion so small (variance in squared body sizes) proves little
-POOR, HOPELESS = 0.26, 0.08  # windows that score so much below what is asked, before and after they are refined, end it
+POOR, HOPELESS = 0.2, 0.08  # windows that score so much less than asked, before and after the far moves, end it
 STEEPEST = 1.6  # tempo of a copy at most
 _SAMPLES, _FINAL = 24, 128  # instants compared in the search, and for the final score
 _ROUNDS, _SHRINK = 6, 0.6
@@ -62,11 +62,12 @@ def compare(first: Running, second: Running, here: np.ndarray, there: np.ndarray
     tried = 0
     if _score(first, second, (lo, hi), (begin, end), _SAMPLES) < least - POOR:
         return Likeness(-np.inf, 0.0)
+    coarse = _refined(first, second, (lo, hi), (begin, end), step, bound, rounds=1)
+    if _score(first, second, *_inside((lo, hi), coarse, bound.second), _SAMPLES) < least - HOPELESS:
+        return Likeness(-np.inf, 0.0)
     while True:
         begin, end = _refined(first, second, (lo, hi), (begin, end), step, bound)
         (lo, hi), (begin, end) = _inside((lo, hi), (begin, end), bound.second)
-        if tried == 0 and _score(first, second, (lo, hi), (begin, end), _SAMPLES) < least - HOPELESS:
-            return Likeness(-np.inf, 0.0)
         tempo = (end - begin) / (hi - lo)
         more_before = min(lo, begin / tempo, hi - lo)
         more_after = min(len(first) - hi, (len(second) - end) / tempo, hi - lo)
@@ -95,12 +96,12 @@ class _Bound:
 
 
 def _refined(first: Running, second: Running, here: tuple[float, float], there: tuple[float, float], step: float,
-             bound: _Bound) -> tuple[float, float]:
+             bound: _Bound, rounds: int = _ROUNDS) -> tuple[float, float]:
     """Both ends in the second track, moved in ever smaller steps to where the joints lie closest."""
     share = np.linspace(0, 1, _samples(here, _SAMPLES) + 1)
     fixed = first.means(here[0] + (here[1] - here[0]) * share)
     begin, end = there
-    for number in range(_ROUNDS):
+    for number in range(rounds):
         moves = _NEAR if number else _FAR
         begins, ends = begin + step * moves[0], end + step * moves[1]
         allowed = bound.allows(here[1] - here[0], begins, ends)
