@@ -10,13 +10,13 @@ import time
 import fsspec
 import pytest
 
-from harvest import forget, plan, run
+from harvest import accounts, forget, plan, run, weeding
 from harvest.ledger import Ledger
 from harvest.sources import Source
 from harvest.workspace import Workspace
 from skelcore import shards
 from skelcore.errors import RunError
-from tests.harvest import fakes
+from tests.harvest import fakes, twins
 from tests.harvest.test_run import BLOBS, content, finish, start
 from tests.harvest.test_workspace import config, entry, mixed
 
@@ -186,6 +186,26 @@ def test_what_is_forgotten_is_gone_there_too(tmp_path, bucket, monkeypatch):
     assert whole(tmp_path, url) == []
     assert {block.key for block in shards.stream(f"{url}/shards")} == {"b"}
     assert json.loads(stored(url)["summary.json"])["forgotten"] == 2
+
+
+def test_copies_are_listed_and_dropped_there_too(tmp_path, bucket, monkeypatch):
+    url = f"{bucket}/poses"
+
+    def drop(space, planned, ledger):
+        weeding.weed(space, planned, ledger, "drop")
+        accounts.settle(space, planned, ledger)
+
+    twins.settle(url, twins.SOURCES)
+    twins.opened(url, drop)
+    there = stored(url)
+    assert {row["id"]: row["of"] for row in map(json.loads, there["duplicates.jsonl"].splitlines())} == twins.GROUPS
+    assert {block.key for block in shards.stream(f"{url}/rejected")} == {"c", "e", "f"}
+    # Another machine has no notes of the search, and comes to the same.
+    other_machine(monkeypatch, tmp_path, "second")
+    twins.opened(url, drop)
+    assert stored(url).keys() == there.keys() and handed_on(url) == {name: there[name] for name in handed_on(url)}
+    forget.forget(url, ["a"])
+    assert b'"a/' not in stored(url)["duplicates.jsonl"]
 
 
 def test_names_in_a_bucket_reach_no_other_folder(tmp_path, bucket, monkeypatch):
