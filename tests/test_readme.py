@@ -23,6 +23,7 @@ QUICK = {
     "harvest/run.py": ["shard_size=2", "workers=1"],
     "browse": [],
     "regate": [],
+    "dedup": [],
     "forget": [],
     "pretrain/run.py": ["epochs=2", "batch_size=2", "frames=16", "encoder.width=8", "objective.expander=32"],
     "pretrain": ["epochs=2", "batch_size=2", "frames=16", "encoder.width=32"],
