@@ -65,7 +65,7 @@ def interval(hits: int, count: int) -> str:
     z, share = 1.96, hits / max(count, 1)
     centre, spread = share + z * z / 2 / count, z * np.sqrt(share * (1 - share) / count + (z / 2 / count) ** 2)
     low, high = ((centre + sign * spread) / (1 + z * z / count) for sign in (-1, 1))
-    return f"{hits:4d}/{count:<4d} {share:6.1%} [{low:.1%}, {high:.1%}]"
+    return f"{hits:4d}/{count:<4d} {share:6.1%} [{max(low, 0.0):.1%}, {high:.1%}]"
 
 
 def stored(folder: Path, sequences: Iterable[PoseSequence]) -> ShardStore:

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 EXACT = 20_000  # vectors up to which every one is compared with every query
 PROBES = 24  # cells of the inverted file that a query looks into
 _CELLS, _TRAINING = 2048, 50  # cells, and vectors a cell to place them by
-_AXES = 64  # numbers that are kept of a vector in a cell; poses differ in few ways at a time
+_AXES = 128  # numbers that are kept of a vector in a cell; poses differ in few ways at a time
 _BATCH = 65_536
 
 
 class Nearest:
     """An index over vectors (n, D) of length 1; the same vectors in the same order give the same index.
 
-    Beyond ``exact`` vectors each is kept in the cell of its nearest of 2048 centres, as one byte for each of the 64
+    Beyond ``exact`` vectors each is kept in the cell of its nearest of 2048 centres, as one byte for each of the 128
     principal axes of all.
     """
 
