@@ -20,7 +20,7 @@ from harvest.pool import Pool
 from skelcore.gallery import Copy
 from skelcore.layouts import Layout
 
-THRESHOLD = 0.88
+THRESHOLD = 0.92
 OVERLAP = 0.5  # share of the shorter track that copies must both show
 _NEAREST, _LEAST = 32, 0.92  # windows looked up for each, and the cosine from which they name a pair
 _PAIRS, _STARTS = 16, 3  # pairs tried for a track at least, and windows from which a pair's alignment starts
