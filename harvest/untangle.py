@@ -23,7 +23,7 @@ _NEAR, _LOST, _HIDDEN = 0.1, 0.2, 0.5
 _COURSE, _STRAY = 0.5, 0.1
 # Seconds through which a course may lead; the least continuity of two pieces (OKS), and what speaks for those of one
 # track beyond that.
-_GAP, _LIKE, _KEPT = 1.5, 0.1, 0.2
+_GAP, _LIKE, _KEPT = 1.2, 0.1, 0.2
 # Overlap (IoU) of a pose with the way between two pieces, and OKS of two poses that show one body.
 _ON_THE_WAY, _COPY = 0.4, 0.5
 _FEWEST = 3  # poses of a piece that has a course
