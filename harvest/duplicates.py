@@ -19,6 +19,7 @@ from harvest.nearest import Nearest
 from harvest.pool import Pool
 from skelcore.gallery import Copy
 from skelcore.layouts import Layout
+from skelcore.progress import Progress
 
 THRESHOLD = 0.92
 OVERLAP = 0.5  # share of the shorter track that copies must both show
@@ -27,6 +28,7 @@ _PAIRS, _STARTS = 16, 3  # pairs tried for a track at least, and windows from wh
 _SURE = 0.95  # a pair that scores so much is not tried from elsewhere
 _APART = 0.2  # of a window, between two starts
 _QUERIES = 8192
+_TOLD = 20_000  # comparisons that take so long that somebody may ask how far they are
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,10 @@ def proofs(pool: Pool, threshold: float) -> list[tuple[int, int, float]]:
     hits, span = _hits(pool.windows, pool.video, pool.layout), pool.windows.span
     tried: dict[int, set[int]] = {}
     scores: dict[tuple[int, int], float] = {}
-    for first, second, here, there, mirror in zip(*(getattr(hits, name).tolist() for name in vars(hits)), strict=True):
+    rows = list(zip(*(getattr(hits, name).tolist() for name in vars(hits)), strict=True))
+    progress = Progress(len(rows), "comparisons of tracks", silent=len(rows) < _TOLD)
+    for first, second, here, there, mirror in rows:
+        progress.update()
         if min(len(tried.get(one, set()) - {other}) for one, other in ((first, second), (second, first))) >= _PAIRS:
             continue
         tried.setdefault(first, set()).add(second)
@@ -125,4 +130,5 @@ def proofs(pool: Pool, threshold: float) -> list[tuple[int, int, float]]:
         found = compare(a, b, span[here], span[there], (rate_a, rate_b), threshold)
         if found.overlap >= OVERLAP:
             scores[first, second] = max(scores.get((first, second), -np.inf), found.score)
+    progress.close()
     return [(*pair, score) for pair, score in sorted(scores.items()) if score >= threshold]
