@@ -64,7 +64,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def describe(counts: Mapping[str, Any]) -> str:
-    """The counts in two or three lines."""
+    """The counts in a few lines."""
     parts = [f"{counts[name]} {name}" for name in ("ok", "rejected", "failed")]
     parts += [f"{counts['forgotten']} forgotten"] if counts["forgotten"] else []
     lines = [f"{counts['sources']} sources = {' + '.join([*parts, str(counts['pending'])])} pending; "
@@ -73,6 +73,8 @@ def describe(counts: Mapping[str, Any]) -> str:
         reasons = ", ".join(f"{reason} {count}" for reason, count in counts[f"{state}_by_reason"].items())
         if reasons:
             lines.append(f"{state}: {reasons}")
+    if counts.get("copies"):
+        lines.append(f"copies: {counts['copies']}, listed in duplicates.jsonl")
     return "\n".join(lines)
 
 

@@ -124,7 +124,7 @@ def test_every_line_is_one_line(harvested):
     assert all(line.isprintable() for line in [*out.split("\n"), *err.split("\n")])
     known = r"\d+/\d+ videos \(.*|[\w.:-]+: .*; asked again in \d+ s|"
     assert all(re.fullmatch(known, line) for line in err.split("\n")), err
-    assert f"{sources} sources = " in out and "+ 0 pending" in out and len(out.split("\n")) <= 4
+    assert f"{sources} sources = " in out and "+ 0 pending" in out and len(out.split("\n")) <= 5
     entries = {row["id"]: row for line in lines(output / "ledger.jsonl") if "id" in (row := json.loads(line))}
     assert {row["reason"] for row in entries.values()}.isdisjoint({"error", "crash", "timeout", "network"}), entries
     assert all(row["detail"].isprintable() for row in entries.values())

@@ -99,6 +99,8 @@ def test_the_lines_name_what_there_is():
     lines = summary.describe(summary.summarise(4, Tally.of(found), Holdings(), {})).splitlines()
     assert lines == ["4 sources = 1 ok + 0 rejected + 2 failed + 1 pending; 3 tracks from 9 frames",
                      "failed: crash 1, gone 1"]
+    told = summary.summarise(4, Tally.of(found), Holdings(), {}, copies=2)
+    assert summary.describe(told).splitlines()[2:] == ["copies: 2, listed in duplicates.jsonl"]
 
 
 def test_holdings_are_those_of_whole_shards(tmp_path):
