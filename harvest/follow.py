@@ -8,9 +8,10 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from harvest.estimators import Estimator, People, Poses
+from harvest.lookback import Birth, look_back
 from harvest.oks import distinct, iou
 from harvest.stitch import stitch, without_shadows
-from harvest.track import Track
+from harvest.track import Track, merged
 from harvest.tracker import Tracker
 from harvest.untangle import untangled
 
@@ -45,6 +46,9 @@ class Shot:
         self._sequential = bool(getattr(estimator, "sequential", True))
         self._tracker = Tracker(estimator.layout, rate)
         self._people = People(np.zeros((0, 4)), np.zeros(0), None)
+        self._before: Stretch | None = None
+        self._births: list[Birth] = []
+        self._preludes: list[tuple[np.ndarray, Track]] = []  # a track's first pose, and those before it
         self.first, self.crowd = -1, 0
 
     def follow(self, stretch: Stretch, ahead: People | None) -> None:
@@ -54,21 +58,29 @@ class Shot:
         if stretch.detections is not None:
             self.crowd = max(self.crowd, len(stretch.detections))
             self._people = join(self._people, stretch.detections, self._most)
+        self._births = []
         if self._sequential:
             for index in range(len(stretch.frames)):
                 frame = stretch.frames[index:index + 1]
                 self._take(stretch, index, self._estimator.estimate(frame, [self._people])[0] if self._people else None)
-            return
-        people = between(self._people, ahead, len(stretch.frames))
-        found = self._estimator.estimate(stretch.frames, people) if self._people else [None] * len(people)
-        for index, poses in enumerate(found):
-            self._take(stretch, index, poses)
+        else:
+            people = between(self._people, ahead, len(stretch.frames))
+            found = self._estimator.estimate(stretch.frames, people) if self._people else [None] * len(people)
+            for index, poses in enumerate(found):
+                self._take(stretch, index, poses)
+        self._look_back()
+        self._before = stretch
 
     def tracks(self) -> list[Track]:
         """The persons, in order of birth."""
         layout = self._estimator.layout
         tracks = untangled(without_shadows(self._tracker.finish(), layout), layout, self._rate)
-        return stitch(tracks, layout, self._rate)
+        tracks = stitch(tracks, layout, self._rate)
+        # Only now, for poses of somebody who has just come into view are poor evidence of who it is.
+        before = {id(pose): prelude for pose, prelude in self._preludes}
+        tracks = [merged([track, *(before[id(pose)] for pose in track.keypoints if id(pose) in before)])
+                  for track in tracks]
+        return sorted(tracks, key=lambda track: track.first)
 
     def _take(self, stretch: Stretch, index: int, poses: Poses | None) -> None:
         """Track the poses of one frame, and go on with the persons that a track accepts."""
@@ -81,10 +93,26 @@ class Shot:
         if index == 0 and stretch.detections is not None:
             agreed = overlap(poses.people, stretch.detections).max(1, initial=0) > _SAME_PERSON
         keypoints = np.asarray(poses.keypoints * np.array(stretch.scale[::-1]), np.float32)
-        kept = self._tracker.update(stretch.first + index, keypoints, np.asarray(poses.scores, np.float32),
-                                    poses.presence, agreed)
-        self._people = _take(poses.people, np.flatnonzero(kept))
+        owners = self._tracker.update(stretch.first + index, keypoints, np.asarray(poses.scores, np.float32),
+                                      poses.presence, agreed)
+        self._people = _take(poses.people, np.flatnonzero([owner is not None for owner in owners]))
+        if agreed is not None:
+            self._births = [Birth(owner, _take(poses.people, np.array([row]))) for row, owner in enumerate(owners)
+                            if owner and len(owner) == 1]
         self.crowd = max(self.crowd, len(self._people))
+
+    def _look_back(self) -> None:
+        """Where were those who were found in this stretch's pass of the detector, in the stretch before it?"""
+        before = self._before
+        if before is None:
+            return
+        for birth in self._births:
+            if self._tracker.grown(birth.track):
+                others = (track for track in self._tracker.alive if track is not birth.track)
+                prelude = look_back(self._estimator, birth, before.frames, before.first, before.scale, others,
+                                    before.detections is not None)
+                if len(prelude):
+                    self._preludes.append((birth.track.keypoints[0], prelude))
 
     def _distinct(self, poses: Poses) -> Poses:
         """Each person once, as the pose that the model believes in most."""

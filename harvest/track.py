@@ -71,6 +71,15 @@ def joined(tracks: list[Track]) -> Track:
     return whole
 
 
+def merged(tracks: list[Track]) -> Track:
+    """One track of the poses of several; of those at one tick, that of the first of them."""
+    places = {track.ticks[i]: (track, i) for track in reversed(tracks) for i in range(len(track))}
+    whole = Track()
+    for tick, (track, i) in sorted(places.items(), key=lambda place: place[0]):
+        whole.add(tick, track.keypoints[i], track.scores[i], track.presence[i], track.detected[i])
+    return whole
+
+
 def part(track: Track, indices: list[int]) -> Track:
     """The poses ``indices`` of a track."""
     some = Track()

@@ -60,10 +60,10 @@ class Tracker:
         self._last = -1
 
     def update(self, tick: int, keypoints: np.ndarray, scores: np.ndarray, presence: np.ndarray,
-               detected: np.ndarray | None = None) -> np.ndarray:
+               detected: np.ndarray | None = None) -> list[Track | None]:
         """Take the poses of one frame: ``keypoints`` (P, V, 2), ``scores`` (P, V), ``presence`` and ``detected`` (P,).
 
-        Ticks must increase. Returns which poses (P,) are in a track now.
+        Ticks must increase. Returns the track that each pose is in now, if it is in any.
         """
         self._first, self._last = tick if self._first is None else self._first, tick
         self._bury(tick)
@@ -83,7 +83,16 @@ class Tracker:
                 agreed = None if detected is None else bool(detected[index])
                 found.track.add(tick, keypoints[index], scores[index], float(presence[index]), agreed)
                 found.follow(self._memory)
-        return np.array([found is not None for found in owner], bool)
+        return [None if found is None else found.track for found in owner]
+
+    def grown(self, track: Track) -> bool:
+        """Whether a track has poses enough to count."""
+        return len(track) >= self._birth
+
+    @property
+    def alive(self) -> list[Track]:
+        """The tracks that may go on."""
+        return [one.track for one in self._alive]
 
     def finish(self) -> list[Track]:
         """All tracks with enough poses, in order of birth; in a shot shorter than that, those seen throughout."""

@@ -16,16 +16,20 @@ class Identity:
     switches: int
 
 
-def identity(truth: np.ndarray, found: np.ndarray, least: float = 0.5) -> Identity:
+def identity(truth: np.ndarray, found: np.ndarray, least: float = 0.5, aside: np.ndarray | None = None) -> Identity:
     """Compare the boxes of G persons (G, T, 4) x1 y1 x2 y2 with those of H tracks (H, T, 4), nan where absent.
 
     IDF1 is the harmonic mean of precision and recall when each person is given the one track that serves best (Ristani
     et al., "Performance measures and a data set for multi-target, multi-camera tracking", 2016); a box counts from an
     IoU of ``least``. For the switches, a person keeps a track as long as it fits, and is otherwise given the best of
-    those left (Bernardin and Stiefelhagen, "Evaluating multiple object tracking performance", 2008).
+    those left (Bernardin and Stiefelhagen, "Evaluating multiple object tracking performance", 2008). A found box that
+    fits nobody but one of ``aside`` (K, T, 4), persons too little in view to be asked for, is neither right nor wrong.
     """
     fits = _overlaps(truth, found)
     fits[~(fits >= least)] = 0
+    if aside is not None:
+        alone = np.asarray((_overlaps(aside, found) >= least).any(0) & ~(fits > 0).any(0))
+        found = np.where(alone[..., None], np.nan, found)
     together = (fits > 0).sum(-1)
     hits = int(together[linear_sum_assignment(-together)].sum())
     boxes = sum(int(np.isfinite(x).all(-1).sum()) for x in (truth, found))

@@ -24,15 +24,17 @@ def routes(kind):
 
 
 def scene(kind, seed):
-    """Frames (T, H, W, 3), the true boxes (G, T, 4) of all joints and the shares (G, T) of the bodies in view.
+    """Frames (T, H, W, 3), the true boxes (G, T, 4) of all joints and the shares (G, T) of the bodies in view, and
+    boxes (G, T, 4) of who is partly in view.
 
-    A box is nan while one of the joints is out of the picture.
+    A box is nan while one of the joints is out of the picture; in the last, while none is, or all are.
     """
     places = routes(kind)
     seconds = FRAMES / RATE
     frames = np.empty((FRAMES, *SIZE, 3), np.uint8)
     frames[:] = np.linspace(90, 170, SIZE[0])[:, None, None]
     boxes, bodies = np.full((*places.shape, 4), np.nan), np.ones(places.shape)
+    partly = boxes.copy()
     shown = np.full((FRAMES, *SIZE), -1, np.int8)
     for person, place in enumerate(places):
         number = 10 * seed + person
@@ -48,10 +50,16 @@ def scene(kind, seed):
             shown[t][tuple(to[inside].T)] = person
             bodies[person, t] = max(1, inside.sum())
             joints = clip.keypoints[0, t] + shift
-            if ((joints >= 0) & (joints < SIZE[::-1])).all():
-                boxes[person, t] = [*joints.min(0), *joints.max(0)]
+            there = ((joints >= 0) & (joints < SIZE[::-1])).all(1)
+            if there.any():
+                (boxes if there.all() else partly)[person, t] = _within([*joints.min(0), *joints.max(0)])
     visible = np.stack([(shown == person).sum((1, 2)) for person in range(len(places))]) / bodies
-    return frames, boxes, visible
+    return frames, boxes, visible, partly
+
+
+def _within(box):
+    """The part of boxes (..., 4) inside the picture."""
+    return np.clip(box, 0, [*SIZE[::-1], *SIZE[::-1]])
 
 
 class Forgetful:
@@ -69,11 +77,11 @@ class Forgetful:
 
 
 def found(path, estimator):
-    """Boxes (H, T, 4) of all joints of the tracks that a harvest makes of the video, nan where absent."""
+    """Boxes (H, T, 4) of all joints, as far as in the picture, of the tracks that a harvest makes; nan where absent."""
     tracks = scan(path, estimator, RATE, 5, 720, float("inf"), 8).sequences
     boxes = np.full((len(tracks), FRAMES, 4), np.nan)
     for row, track in zip(boxes, tracks, strict=True):
         seen = np.flatnonzero(track.scores[0].max(1) > 0)
         points = track.keypoints[0, seen]
-        row[round(track.meta["start"] * RATE) + seen] = np.concatenate([points.min(1), points.max(1)], 1)
+        row[round(track.meta["start"] * RATE) + seen] = _within(np.concatenate([points.min(1), points.max(1)], 1))
     return boxes

@@ -123,7 +123,8 @@ def test_two_who_are_one_while_they_cross_part_as_before(seed):
 
 def update(tracker, tick, xs, presence):
     poses = np.array([person(x) for x in xs]).reshape(-1, 17, 2)
-    return tracker.update(tick, poses, np.full(poses.shape[:2], 0.9), np.array(presence)).tolist()
+    owners = tracker.update(tick, poses, np.full(poses.shape[:2], 0.9), np.array(presence))
+    return [owner is not None for owner in owners]
 
 
 def test_unsure_poses_continue_a_track_and_begin_none():

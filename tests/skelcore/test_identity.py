@@ -41,3 +41,13 @@ def test_perfect_nothing_and_ghosts():
     assert identity(truth, nothing).idf1 == 0 and identity(nothing, nothing).idf1 == 1
     assert identity(nothing, truth).idf1 == 0
     assert identity(at(0, 0), at(6, 6)).idf1 == 0  # an IoU of a quarter is no match
+
+
+def test_who_is_hardly_in_view_is_neither_right_nor_wrong():
+    truth, aside = at(0, 0, None, None), at(None, None, 0, 0)
+    assert identity(truth, at(0, 0, 0, 0)).idf1 == pytest.approx(2 * 2 / 6)
+    assert identity(truth, at(0, 0, 0, 0), aside=aside).idf1 == 1
+    # One who is nowhere near is wrong all the same, and so is a second one on a person of the truth.
+    assert identity(truth, at(0, 0, 0, 90), aside=aside).idf1 == pytest.approx(2 * 2 / 5)
+    twice = both(at(0, 0, 0, 0), at(0, 0, None, None))
+    assert identity(truth, twice, aside=at(0, 0, 0, 0)).idf1 == pytest.approx(2 * 2 / 6)
