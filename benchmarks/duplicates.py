@@ -22,6 +22,8 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before this folder, whose names would hide packages
+
 import av
 import cv2
 import faiss

@@ -99,8 +99,9 @@ def test_poses_of_a_turned_video_are_those_that_a_viewer_sees(tmp_path, degrees,
     assert errors(sequence, shown).max() < 2
 
 
+# Of 4:4:4 and ten bits the width is a multiple of 16: at others FFmpeg spoils the last columns before they are encoded.
 @pytest.mark.parametrize(("name", "codec", "pixels", "size"), [
-    ("v.mkv", "libx264", "yuv444p", (97, 161)), ("v.mp4", "libx264", "yuv444p10le", (97, 161)),
+    ("v.mkv", "libx264", "yuv444p", (97, 161)), ("v.mp4", "libx264", "yuv444p10le", (97, 160)),
     ("v.mp4", "libx264", "yuv420p10le", (96, 160)), ("v.mkv", "libx264", "yuv422p10le", (97, 160)),
     ("v.mkv", "ffv1", "yuv444p12le", (97, 161)), ("v.mkv", "ffv1", "rgb48le", (97, 161)),
     ("v.mkv", "ffv1", "gray16le", (97, 161)), ("v.avi", "mjpeg", "yuvj444p", (97, 161)),

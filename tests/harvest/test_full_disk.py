@@ -101,8 +101,11 @@ def test_a_full_disk_ends_the_run_in_one_line_and_the_next_completes_it(tmp_path
             status = world.harvest(world.output)
         if left[0] >= 0:
             break
-        check_failure(world, status, capsys.readouterr().err)
-        failures += 1
+        err = capsys.readouterr().err
+        if status or not once:
+            check_failure(world, status, err)
+            failures += 1
+        # Else it was a description of tracks, which only saves time and is made again.
         assert world.harvest(world.output) == 0
         assert not calm.left_over(world.output)
         world.settled(world.output)
