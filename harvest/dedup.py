@@ -85,7 +85,7 @@ def _pool(name: str) -> Pool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """See the module; exit statuses as for every command."""
-    parser = Parser(prog="dedup", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="skelshot dedup", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shards", metavar="SHARDS_OR_OUTPUT", nargs="+",
                         help="folder, glob or URL of shards, or the output of a harvest")
     parser.add_argument("--threshold", type=float, default=duplicates.THRESHOLD,

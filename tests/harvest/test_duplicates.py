@@ -25,16 +25,6 @@ from tests.harvest.twins import GROUPS, SOURCES, config, opened, settle, told, t
 from tests.paths import DATA, need
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return settle(tmp_path_factory.mktemp("made") / "out", SOURCES)
-
-
-@pytest.fixture
-def folder(made, tmp_path):
-    return shutil.copytree(made, tmp_path / "out")
-
-
 def content(root):
     """All that a harvest leaves but times: tracks and reasons, the list, the parts."""
     rejected = [judged.read(root, shard).rejected for shard in range(4)]

@@ -18,18 +18,8 @@ from skelcore import browse
 from skelcore.gallery import Copy
 from tests.browser import opened as page_of
 from tests.harvest import fakes
-from tests.harvest.twins import GROUPS, SOURCES, config, opened, settle, told
+from tests.harvest.twins import GROUPS, SOURCES, config, opened, told
 from tests.paths import ROOT
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    return settle(tmp_path_factory.mktemp("made") / "out", SOURCES)
-
-
-@pytest.fixture
-def folder(made, tmp_path):
-    return shutil.copytree(made, tmp_path / "out")
 
 
 def weed(root, mode):
